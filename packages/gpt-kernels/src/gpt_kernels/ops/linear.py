@@ -1,0 +1,82 @@
+"""Linear map y = x Wᵀ + b.
+
+torch sends float32 matrix products on CPUs to MKL, which leaves the AVX-512 units of AMD processors unused: there,
+oneDNN is twice as fast at the same precision, forward and backward. Both compute in IEEE float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this build of torch has oneDNN; a fact of the build, not of the machine."""
+
+MIN_ROWS = 16
+"""Below this many rows (decoding) both read the weights once and are as slow as memory; torch's path starts faster."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x Wᵀ + b, for x (..., I), weight (O, I), bias (O,); returns (..., O).
+
+    The same as `torch.nn.functional.linear`, which is the reference. Under autocast the dtype follows autocast.
+    The oneDNN path is differentiable once.
+    """
+    if linear_backend(x, weight) == "onednn":
+        return _OneDNNLinear.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def linear_backend(x: Tensor, weight: Tensor) -> str:
+    """Which path `linear` takes for these arguments: "onednn" (float32 on a CPU) or "torch"."""
+    plain = isinstance(x, Tensor) and type(weight) in (Tensor, torch.nn.Parameter)  # no DTensor or other subclass
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() >= 2
+    if not (plain and fits) or x.numel() < MIN_ROWS * x.shape[-1]:
+        return "torch"
+    if torch.is_autocast_enabled("cpu") or not HAS_ONEDNN:
+        return "torch"
+    return "onednn"
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a bᵀ + bias by oneDNN; a and b may be transposed views."""
+    if torch.compiler.is_compiling():  # Inductor's own lowering of the operator demands constant weights
+        return _opaque_product(a, b, bias)
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+@torch.library.custom_op("gpt_kernels::onednn_product", mutates_args=())
+def _opaque_product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+@_opaque_product.register_fake
+def _(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return a.new_empty(*a.shape[:-1], b.shape[0])
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """oneDNN's operator has no derivative of its own."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        x, weight, bias = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, _ = ctx.needs_input_grad
+        grad_NO, x_NI = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_x = _product(grad_NO, weight.t()).view_as(x) if need_x else None
+        grad_weight = _product(grad_NO.t(), x_NI.t()) if need_weight else None
+        return grad_x, grad_weight, grad_NO.sum(0) if ctx.has_bias else None

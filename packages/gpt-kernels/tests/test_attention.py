@@ -1,0 +1,174 @@
+"""Attention: the manual backend against loops in float64, SDPA against manual, and the edges of the arguments."""
+
+import math
+import sys
+import types
+
+import pytest
+import torch
+
+from gpt_kernels import MissingBackendError, attention, attention_backend, attention_mask
+
+# (B, H, G, T, S, K): odd sizes, grouped and multi-query heads, decoding, prefixes
+SHAPES = [(2, 4, 4, 7, 7, 8), (1, 6, 2, 5, 5, 3), (3, 3, 1, 1, 9, 4), (2, 4, 2, 3, 11, 5), (1, 1, 1, 1, 1, 1)]
+OPTIONS = [
+    {},
+    {"causal": False},
+    {"window": 1},
+    {"window": 3},
+    {"window": 100},
+    {"softcap": 2.0},
+    {"scale": 0.3, "window": 2, "softcap": 5.0},
+]
+
+
+def tensors(shape, dtype=torch.float64):
+    B, H, G, T, S, K = shape
+    generator = torch.Generator().manual_seed(sum(shape))
+    sizes = ((B, H, T, K), (B, G, S, K), (B, G, S, K))
+    return [torch.randn(size, generator=generator, dtype=dtype) for size in sizes]
+
+
+def by_loops(q, k, v, *, causal=True, window=None, softcap=0.0, scale=None, mask=None):
+    """One query at a time, only the keys it may see."""
+    (B, H, T, K), (G, S) = q.shape, k.shape[1:3]
+    out = torch.zeros_like(q)
+    for b in range(B):
+        for h in range(H):
+            for t in range(T):
+                here = S - T + t
+                last = here if causal else S - 1
+                first = 0 if window is None else max(0, here - window + 1)
+                seen = [s for s in range(first, last + 1) if mask is None or mask[b, 0, t, s]]
+                if not seen:
+                    continue
+                g = h // (H // G)
+                score = k[b, g, seen] @ q[b, h, t] * (1 / math.sqrt(K) if scale is None else scale)
+                if softcap:
+                    score = softcap * torch.tanh(score / softcap)
+                out[b, h, t] = score.softmax(0) @ v[b, g, seen]
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_manual_is_the_definition(shape, options):
+    q, k, v = tensors(shape)
+    out = attention(q, k, v, backend="manual", **options)
+    torch.testing.assert_close(out, by_loops(q, k, v, **options), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [o for o in OPTIONS if "softcap" not in o])
+def test_sdpa_agrees_with_manual_in_output_and_gradients(shape, options):
+    results = []
+    for backend in ("manual", "sdpa"):
+        leaves = [x.requires_grad_() for x in tensors(shape)]
+        out = attention(*leaves, backend=backend, **options)
+        out.square().sum().backward()
+        results.append([out, *(x.grad for x in leaves)])
+    for manual, sdpa in zip(*results, strict=True):
+        torch.testing.assert_close(sdpa, manual, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "manual"])
+def test_mask_is_taken_together_with_causal_and_a_blind_query_gives_zeros(backend):
+    shape = (2, 4, 2, 5, 5, 4)
+    q, k, v = (x.requires_grad_() for x in tensors(shape))
+    mask = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[0, 0, 2] = False
+    out = attention(q, k, v, mask=mask, backend=backend)
+    torch.testing.assert_close(out, by_loops(q, k, v, mask=mask), atol=1e-13, rtol=0)
+    assert out[0, :, 2].abs().max() == 0
+    out.sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+
+
+def test_gradients_by_finite_differences():
+    leaves = [x.requires_grad_() for x in tensors((1, 2, 1, 3, 4, 2))]
+    assert torch.autograd.gradcheck(lambda q, k, v: attention(q, k, v, window=2, softcap=3.0, backend="manual"), leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["sdpa", "manual"])
+def test_half_precision_stays_close_to_float64(dtype, backend):
+    q, k, v = tensors((2, 4, 2, 33, 33, 16))
+    out = attention(q.to(dtype), k.to(dtype), v.to(dtype), backend=backend)
+    assert out.dtype == dtype
+    rounded = [x.to(dtype).double() for x in (q, k, v)]
+    torch.testing.assert_close(out.double(), by_loops(*rounded), atol=3e-2, rtol=0)
+
+
+def test_dropout_drops_weights_and_keeps_their_mean():
+    q = k = torch.zeros(1, 1, 64, 4)
+    v = torch.ones(1, 1, 64, 4)
+    torch.manual_seed(0)
+    for backend in ("sdpa", "manual"):
+        out = attention(q, k, v, causal=False, dropout=0.5, backend=backend)
+        assert abs(out.mean() - 1) < 0.1
+        assert out.std() > 0.05
+
+
+def test_window_counts_the_token_itself():
+    mask = attention_mask(4, 4, window=2)
+    assert mask.int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    assert attention_mask(2, 4, window=2).int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1]]
+    assert attention_mask(1, 4) is None
+
+
+def test_backend_is_chosen_from_the_arguments():
+    q, k, _ = tensors(SHAPES[0])
+    assert attention_backend(q, k) == "sdpa"
+    assert attention_backend(q, k, softcap=1.0) == "manual"
+    assert attention_backend(q, k, backend="manual") == "manual"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "nope"}, "unknown attention backend 'nope'; choose one of auto, sdpa, manual"),
+        ({"backend": "sdpa", "softcap": 1.0}, "has no softcap"),
+        ({"window": 0}, "at least 1"),
+        ({"window": 2, "causal": False}, "needs causal"),
+        ({"softcap": -1.0}, "positive"),
+    ],
+)
+def test_contradicting_arguments_are_refused(options, message):
+    q, k, v = tensors(SHAPES[0])
+    with pytest.raises(ValueError, match=message):
+        attention(q, k, v, **options)
+
+
+def test_head_counts_that_do_not_divide_are_refused():
+    q, k, v = tensors((1, 4, 3, 2, 2, 2))
+    with pytest.raises(ValueError, match="multiple of key/value heads, got 4 and 3"):
+        attention(q, k, v)
+
+
+@pytest.mark.parametrize("backend", ["flash_attn_2", "flash_attn_3", "flash_attn_4"])
+def test_a_missing_flash_backend_is_named(backend, monkeypatch):
+    for name in ("flash_attn", "flash_attn_interface", "flash_attn.cute"):
+        monkeypatch.setitem(sys.modules, name, None)
+    q, k, v = tensors(SHAPES[0])
+    with pytest.raises(MissingBackendError, match=f"'{backend}' needs the module"):
+        attention(q, k, v, backend=backend)
+
+
+def test_flash_gets_its_own_layout_and_window(monkeypatch):
+    """A stand-in with flash-attn's published signature, computed by a mask made from its definition."""
+
+    def flash_attn_func(q, k, v, dropout_p, softmax_scale, causal, window_size, softcap):
+        T, S = q.shape[1], k.shape[1]
+        offset = torch.arange(S) - torch.arange(S - T, S).unsqueeze(1)
+        left, right = window_size
+        seen = (offset >= -left if left >= 0 else True) & (offset <= (0 if causal else max(right, S)))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return attention(q, k, v, causal=False, mask=seen, scale=softmax_scale, softcap=softcap).transpose(1, 2)
+
+    fake = types.ModuleType("flash_attn")
+    fake.flash_attn_func = flash_attn_func
+    monkeypatch.setitem(sys.modules, "flash_attn", fake)
+    q, k, v = tensors((2, 4, 2, 6, 9, 4))
+    for options in ({"window": 3}, {"softcap": 2.0, "scale": 0.7, "window": 1}):
+        out = attention(q, k, v, backend="flash_attn_2", **options)
+        torch.testing.assert_close(out, by_loops(q, k, v, **options), atol=1e-13, rtol=0)

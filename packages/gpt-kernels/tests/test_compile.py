@@ -1,0 +1,19 @@
+"""Every operation is one graph for torch.compile."""
+
+import pytest
+import torch
+
+from gpt_kernels import apply_rotary, attention, rms_norm, rotary_table
+
+
+@pytest.mark.slow
+def test_operations_compile_to_one_graph():
+    def step(q, k, v, cos, sin):
+        q, k = apply_rotary(rms_norm(q), cos, sin), apply_rotary(rms_norm(k), cos, sin, style="half")
+        short = attention(q, k, v, window=3)
+        return short + attention(q, k, v, softcap=4.0)
+
+    q, k, v = (torch.randn(2, heads, 6, 8) for heads in (4, 2, 2))
+    arguments = (q, k, v, *rotary_table(6, 8))
+    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments), step(*arguments))
