@@ -1,0 +1,17 @@
+"""Tokenizers, token shards and loaders for GPT training."""
+
+from .batch import Batch as Batch
+from .dataset import DatasetInfo as DatasetInfo
+from .dataset import ShardInfo as ShardInfo
+from .dataset import SplitInfo as SplitInfo
+from .errors import DatasetError as DatasetError
+from .loaders import Loader as Loader
+from .loaders import Splits as Splits
+from .loaders import random_windows as random_windows
+from .loaders import sequential as sequential
+from .locate import open_dataset as open_dataset
+from .preparation import describe_nanogpt as describe_nanogpt
+from .preparation import prepare as prepare
+from .root import data_root as data_root
+from .tokenizers import Tokenizer as Tokenizer
+from .tokenizers import load_tokenizer as load_tokenizer

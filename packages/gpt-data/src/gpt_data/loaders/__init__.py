@@ -1,0 +1,9 @@
+"""Loaders: infinite iterators of `Batch` with `state_dict()/load_state_dict()`."""
+
+from .base import Loader as Loader
+from .random_windows import RandomWindows as RandomWindows
+from .random_windows import TiledWindows as TiledWindows
+from .random_windows import random_windows as random_windows
+from .sequential import SequentialRuns as SequentialRuns
+from .sequential import sequential as sequential
+from .splits import Splits as Splits

@@ -1,0 +1,79 @@
+"""nanoGPT's sampling: every row is a window of T+1 tokens at a random place."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..locate import open_dataset
+from .base import Loader, draw
+from .splits import Splits
+
+
+def random_windows(
+    dataset: str | Path,
+    context_length: int,
+    device_batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 1337,
+    data_root: str | Path | None = None,
+) -> Splits:
+    """Random windows for training, fixed windows that tile the split for evaluation.
+
+    dataset: a name below `data_root` (`stdlib` is prepared on first use) or the path of a dataset folder.
+    context_length: T; device_batch_size: B rows per rank and batch.
+    data_root: default `$DATA_ROOT`, else `./data`.
+    """
+    info = open_dataset(dataset, data_root)
+    shape = (context_length, device_batch_size, rank, world_size)
+    train = RandomWindows(info, "train", *shape, seed=seed)
+    val = TiledWindows(info, "val", *shape)
+    test = TiledWindows(info, "test", *shape) if "test" in info.splits else None
+    return Splits(train=train, val=val, test=test, dataset=info)
+
+
+class RandomWindows(Loader):
+    """B windows per batch, starts uniform over the whole split, drawn anew from (seed, rank, batch number).
+
+    An epoch has as many tokens, over all ranks, as the split; which ones is chance.
+    """
+
+    @property
+    def batches_per_epoch(self) -> int:
+        per_step = self.world_size * self.device_batch_size * self.context_length
+        return -(-len(self._stream) // per_step)
+
+    def _fill(self, ids: np.ndarray, batch: int) -> None:
+        first = (batch * self.world_size + self.rank) * len(ids)
+        starts = draw(self.seed, first, len(ids), len(self._stream) - self.context_length)
+        for row, start in zip(ids, starts, strict=True):
+            self._stream.read_into(row, start)
+
+
+class TiledWindows(Loader):
+    """Windows that touch, in a fixed shuffled order: in an epoch all ranks together see every token as a target once.
+
+    Left out are the first token and a rest shorter than a window.
+
+    The order does not depend on the seed, and step k of all ranks together takes windows [kWB, (k+1)WB) of it: runs
+    with other seeds, and with other numbers of ranks but the same global batch, are evaluated on the same text. The
+    first few batches are a fair sample of the split, and no two ranks share a window before the epoch's end.
+    """
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        count = (len(self._stream) - 1) // self.context_length
+        words = np.random.Philox(key=[0, 0]).random_raw(count)
+        return np.argsort(words, kind="stable") * self.context_length
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self._starts) // (self.world_size * self.device_batch_size))
+
+    def _fill(self, ids: np.ndarray, batch: int) -> None:
+        first = (batch * self.world_size + self.rank) * len(ids)
+        for row, index in zip(ids, range(first, first + len(ids)), strict=True):
+            self._stream.read_into(row, int(self._starts[index % len(self._starts)]))

@@ -1,0 +1,37 @@
+"""From the name of a dataset to its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .dataset import DESCRIPTION_FILE, DatasetInfo, read_dataset
+from .errors import DatasetError
+from .preparation import PREPARED_ON_FIRST_USE, RECIPES, prepare
+from .root import data_root
+
+
+def open_dataset(dataset: str | Path, root: str | Path | None = None) -> DatasetInfo:
+    """Open a dataset by its name below `root` or by the path of its folder.
+
+    A name that needs neither a network nor arguments (`stdlib`) is prepared on first use: one process works, others
+    wait. Errors: DatasetError if it cannot be had that way (and what to do), or if its files are not as it says.
+    """
+    root = data_root(root)
+    for folder in (root / dataset, Path(dataset)):
+        if (folder / DESCRIPTION_FILE).exists():
+            return read_dataset(folder)
+        if (folder / "train.bin").exists():
+            raise DatasetError(
+                f"{folder}: is a nanoGPT folder. Describe it once, which leaves its files as they are: "
+                f"`uv run apps/prepare nanogpt {folder}` or gpt_data.describe_nanogpt({str(folder)!r})."
+            )
+    name = str(dataset)
+    if name in PREPARED_ON_FIRST_USE:
+        return prepare(name, root=root)
+    where = f"{root.absolute()} has no dataset {name!r}"
+    if name in RECIPES and name != "text":
+        raise DatasetError(f"{where}. Prepare it: `uv run apps/prepare {name}` or gpt_data.prepare({name!r}).")
+    raise DatasetError(
+        f"{where}, and it is no folder with a {DESCRIPTION_FILE} either. Known names: "
+        f"{', '.join(n for n in RECIPES if n != 'text')}. Your own text: `uv run apps/prepare text PATH...`."
+    )

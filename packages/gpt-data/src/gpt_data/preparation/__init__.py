@@ -1,0 +1,8 @@
+"""Preparation: from text to a dataset folder, in parallel, resumable, complete or absent."""
+
+from .nanogpt import describe_nanogpt as describe_nanogpt
+from .nanogpt import nanogpt_tokenizer as nanogpt_tokenizer
+from .prepare import prepare as prepare
+from .recipes import PREPARED_ON_FIRST_USE as PREPARED_ON_FIRST_USE
+from .recipes import RECIPES as RECIPES
+from .vocabulary import TOKENIZERS as TOKENIZERS

@@ -1,0 +1,140 @@
+"""Documents: where a text lies, and how it is read in pieces of bounded size."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DatasetError
+
+PIECE_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+SEARCH_BYTES = 1 << 14
+SAFE_CUT = re.compile(rb"[A-Za-z0-9.,;:!?)}\]]\n(?=[A-Za-z0-9])")
+"""A single line break between visible characters. Every BPE pattern here ends a piece of text right after it, so the
+ids of the two halves are the ids of the whole."""
+CUT_CONTEXT = 2
+"""Bytes before the one that is searched for that SAFE_CUT looks at."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text: a file, or a string that was found in one."""
+
+    key: str
+    """Name that does not depend on the machine: a relative path with forward slashes."""
+    path: Path | None = None
+    text: str | None = None
+
+    def size(self) -> int:
+        """Bytes, without reading a file."""
+        if self.text is not None:
+            return len(self.text.encode())
+        assert self.path is not None
+        return self.path.stat().st_size
+
+    def read(self, start: int, end: int) -> bytes:
+        """UTF-8 bytes [start, end)."""
+        return b"".join(self.blocks(start, end, block_bytes=end - start))
+
+    def blocks(self, start: int = 0, end: int | None = None, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """UTF-8 bytes [start, end) in blocks of bounded size."""
+        if self.text is not None:
+            yield self.text.encode()[start:end]
+            return
+        assert self.path is not None
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            while end is None or start < end:
+                block = file.read(block_bytes if end is None else min(block_bytes, end - start))
+                if not block:
+                    return
+                yield block
+                start += len(block)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a document tells."""
+
+    document: Document
+    sha256: str
+    bytes: int
+    chars: int
+    is_text: bool
+    """Valid UTF-8 without NUL; if not, nothing else here was measured."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes [start, end) of a document; `last` if the document ends here."""
+
+    document: Document
+    start: int
+    end: int
+    last: bool
+
+    @property
+    def bytes(self) -> int:
+        return self.end - self.start
+
+    def read(self) -> str:
+        content = self.document.read(self.start, self.end)
+        if len(content) != self.bytes:
+            raise DatasetError(f"{self.document.key}: changed while it was being prepared. Run the same command again.")
+        return content.decode()
+
+
+def scan(document: Document) -> Scan:
+    """Hash, measure and check one document; stops at the first sign that it is not text."""
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    size = chars = 0
+    try:
+        for block in document.blocks():
+            digest.update(block)
+            size += len(block)
+            chars += len(decoder.decode(block))
+            if b"\0" in block:
+                return Scan(document, "", 0, 0, is_text=False)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return Scan(document, "", 0, 0, is_text=False)
+    return Scan(document, digest.hexdigest(), size, chars, is_text=True)
+
+
+def byte_offset(document: Document, chars: int) -> int:
+    """The byte at which character number `chars` begins, counted from 0."""
+    seen = position = 0
+    for block in document.blocks():
+        begins = np.flatnonzero((np.frombuffer(block, np.uint8) & 0xC0) != 0x80)  # all but continuation bytes
+        if seen + len(begins) > chars:
+            return position + int(begins[chars - seen])
+        seen, position = seen + len(begins), position + len(block)
+    return position
+
+
+def pieces(document: Document, start: int, end: int, size: int = PIECE_BYTES) -> Iterator[Piece]:
+    """Cut bytes [start, end) into pieces of about `size` without changing any token.
+
+    A text without a single line break between two visible characters stays in one piece.
+    """
+    while end - start > size and (cut := _next_cut(document, start + size, end)) is not None:
+        yield Piece(document, start, cut, last=False)
+        start = cut
+    yield Piece(document, start, end, last=True)
+
+
+def _next_cut(document: Document, position: int, end: int) -> int | None:
+    window, origin = b"", position - CUT_CONTEXT
+    for block in document.blocks(origin, end, SEARCH_BYTES):
+        window += block
+        if found := SAFE_CUT.search(window):
+            return origin + found.end()
+        origin, window = origin + len(window) - CUT_CONTEXT, window[-CUT_CONTEXT:]
+    return None

@@ -1,0 +1,52 @@
+"""Progress on stderr: one line that rewrites itself on a terminal, one line per phase elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+REFRESH_SECONDS = 0.2
+
+
+class Progress:
+    """label: begins every line; quiet: say nothing at all."""
+
+    def __init__(self, label: str, quiet: bool = False) -> None:
+        self.label, self.quiet = label, quiet
+        self._live = not quiet and sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self.phase("", 0, announce=False)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if not self.quiet:
+            print(f"{self._clear()}{self.label}: {text}", file=sys.stderr, flush=True)
+
+    def phase(self, name: str, total: int, already: int = 0, announce: bool = True) -> None:
+        """Begin a phase over `total` bytes, of which an earlier run did `already`."""
+        self._name, self._total, self._done, self._already = name, total, already, already
+        self._began = self._shown = time.monotonic()
+        if announce and not self._live:
+            resumed = f", {already / 1e6:.1f} MB of it already done" if already else ""
+            self.say(f"{name} {total / 1e6:.1f} MB{resumed}")
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are done; any thread may call this."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if self._live and now - self._shown >= REFRESH_SECONDS:
+                self._shown = now
+                print(f"{self._clear()}{self._line(now)}", end="", file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        fresh = self._done - self._already
+        left = (now - self._began) / fresh * (self._total - self._done) if fresh else 0.0
+        return (
+            f"{self.label}: {self._name} {self._done / max(self._total, 1):4.0%}  {self._done / 1e6:.1f} of "
+            f"{self._total / 1e6:.1f} MB, {left:.0f} s left"
+        )
+
+    def _clear(self) -> str:
+        return "\r\x1b[K" if self._live else ""

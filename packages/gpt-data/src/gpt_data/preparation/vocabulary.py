@@ -1,0 +1,71 @@
+"""The tokenizer of a dataset under construction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..durable import sync_tree
+from ..tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
+from ..tokenizers.bpe import SMALLEST_VOCABULARY
+from .plan import Plan
+from .progress import Progress
+
+TOKENIZERS = ("bpe", "char", "byte", "gpt2")
+DEFAULT_VOCAB_SIZE = 2048
+"""Of a trained tokenizer: small enough for small models, and ids fit in 16 bits."""
+TRAIN_BYTES = 512 << 20
+"""A BPE is trained on no more than this, taken evenly from the whole training split."""
+
+
+def check_choice(tokenizer: str, vocab_size: int | None) -> int | None:
+    """The size of a vocabulary to be trained, None for tokenizers whose size is not a choice."""
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenizer is {tokenizer!r}, expected one of {', '.join(TOKENIZERS)}.")
+    if tokenizer == "bpe":
+        size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
+        if size < SMALLEST_VOCABULARY:
+            raise ValueError(
+                f"vocab_size is {size}, expected at least {SMALLEST_VOCABULARY}: all bytes and end-of-text."
+            )
+        return size
+    if vocab_size is not None:
+        raise ValueError(f"vocab_size is {vocab_size}, but only a bpe tokenizer is trained to a size, not {tokenizer}.")
+    return None
+
+
+def make_tokenizer(
+    kind: str, vocab_size: int | None, gpt2_bpe: str | Path | None, plan: Plan, folder: Path, progress: Progress
+) -> Tokenizer:
+    """Make the tokenizer and save it to `folder`, or load what an earlier run saved there."""
+    if folder.exists():
+        return load_tokenizer(folder)
+    makers: dict[str, Callable[[], Tokenizer]] = {
+        "bpe": lambda: _train_bpe(vocab_size or DEFAULT_VOCAB_SIZE, plan, progress),
+        "char": lambda: CharTokenizer.train(plan.texts(), eot=plan.separate),
+        "byte": ByteTokenizer,
+        "gpt2": lambda: gpt2_tokenizer(gpt2_bpe),
+    }
+    made = makers[kind]()
+    aside = folder.with_name(folder.name + ".tmp")
+    made.save(aside)
+    sync_tree(aside)
+    os.replace(aside, folder)
+    return made
+
+
+def _train_bpe(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
+    every = -(-plan.bytes("train") // TRAIN_BYTES)
+    progress.phase("training the tokenizer on", plan.bytes("train") // every)
+
+    def texts() -> Iterator[str]:
+        for number, piece in enumerate(plan.pieces("train")):
+            if number % every == 0:
+                progress.advance(piece.bytes)
+                yield piece.read()
+
+    made = BPETokenizer.train(texts(), vocab_size)
+    if made.vocab_size < vocab_size:
+        progress.say(f"the text has merges for {made.vocab_size} ids only, not for {vocab_size}")
+    return made

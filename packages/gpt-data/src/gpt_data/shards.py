@@ -1,0 +1,83 @@
+"""A token stream stored as several flat `.bin` files, read by position.
+
+Nothing is memory-mapped: `os.preadv` copies exactly the wanted bytes into the caller's array. Resident memory
+therefore stays flat however long a run is (a mapped corpus counts every touched page), a file that shrinks under
+a running job is an error and not a bus error, and it works on file systems without mmap. It costs the same.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DatasetError
+
+MAX_OPEN_FILES = 64
+
+
+class TokenStream:
+    """The concatenation of token shards, addressed by token position.
+
+    paths: flat little-endian files; tokens: the number of ids that each holds; dtype: `<u2` or `<u4`.
+    """
+
+    def __init__(self, paths: Sequence[Path], tokens: Sequence[int], dtype: np.dtype) -> None:
+        assert len(paths) == len(tokens)
+        self.paths = tuple(paths)
+        self.dtype = dtype
+        self._starts = [0, *itertools.accumulate(tokens)]
+        self._files: OrderedDict[int, int] = OrderedDict()  # shard -> file descriptor, least recently used first
+        weakref.finalize(self, _close_all, self._files)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def read_into(self, row: np.ndarray, position: int) -> None:
+        """Fill `row` (contiguous, of this stream's dtype) with the ids from `position` on; never wraps."""
+        assert position >= 0 and position + len(row) <= len(self), "read past the end of the token stream"
+        shard = bisect.bisect_right(self._starts, position) - 1
+        while len(row):
+            count = min(len(row), self._starts[shard + 1] - position)
+            self._read_shard(shard, row[:count], position - self._starts[shard])
+            row, position, shard = row[count:], position + count, shard + 1
+
+    def _read_shard(self, shard: int, row: np.ndarray, offset: int) -> None:
+        view, at = row.data.cast("B"), offset * self.dtype.itemsize
+        while view:
+            got = _read_at(self._file(shard), view, at)
+            if got == 0:
+                raise DatasetError(
+                    f"{self.paths[shard]}: ends at byte {at}, {len(view)} bytes early. The file shrank since it "
+                    "was opened: prepare the dataset again."
+                )
+            view, at = view[got:], at + got
+
+    def _file(self, shard: int) -> int:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        if len(self._files) >= MAX_OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        self._files[shard] = os.open(self.paths[shard], os.O_RDONLY)
+        return self._files[shard]
+
+
+def _read_at(file: int, view: memoryview, at: int) -> int:
+    """Read bytes from position `at` into `view`; returns how many came, 0 at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [view], at)
+    content = os.pread(file, len(view), at)  # some macOS builds: one more copy
+    view[: len(content)] = content
+    return len(content)
+
+
+def _close_all(files: OrderedDict[int, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])

@@ -1,0 +1,44 @@
+"""One id per UTF-8 byte, and four special ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .base import write_description
+
+SPECIALS = {"<EOS>": 256, "<PAD>": 257, "<UNK>": 258, "<BOS>": 259}
+SPECIAL_TEXT = {i: text for text, i in SPECIALS.items()}
+SPECIAL_PATTERN = re.compile("(" + "|".join(SPECIALS) + ")")
+
+
+class ByteTokenizer:
+    """256 bytes and `<EOS>` `<PAD>` `<UNK>` `<BOS>`: a vocabulary of 260 that knows all text."""
+
+    name = "byte"
+    vocab_size = 260
+    eot_id = SPECIALS["<EOS>"]
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for part in SPECIAL_PATTERN.split(text):
+            ids.extend([SPECIALS[part]] if part in SPECIALS else part.encode())
+        return ids
+
+    def encode_array(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        parts = (SPECIAL_TEXT[i].encode() if i >= 256 else bytes([i]) for i in ids)
+        return b"".join(parts).decode(errors="replace")
+
+    def save(self, folder: Path | str) -> None:
+        write_description(folder, "byte")
+
+    @classmethod
+    def load(cls, folder: Path, content: dict[str, Any]) -> ByteTokenizer:
+        return cls()

@@ -1,0 +1,211 @@
+"""Every tokenizer: decode(encode(text)) is the text, saved and loaded it is the same, its special ids are its own."""
+
+import itertools
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpt_data import DatasetError, Tokenizer, load_tokenizer
+from gpt_data.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, gpt2_tokenizer
+
+TEXT = "The quick brown fox; les élèves ont mangé 12345 gâteaux… 東京 🦊\n\tdef f(x):\n        return x + 1\n" * 20
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+GPT2_FOLDER = os.environ.get("GPT2_BPE_DIR")
+needs_gpt2 = pytest.mark.skipif(not GPT2_FOLDER, reason="$GPT2_BPE_DIR (vocab.bpe and encoder.json) is not set")
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return BPETokenizer.train([TEXT], vocab_size=320)
+
+
+def all_tokenizers(bpe, text):
+    return [ByteTokenizer(), bpe, CharTokenizer.train([text + "x"]), CharTokenizer.train([text + "x"], eot=True)]
+
+
+@settings(max_examples=60)
+@given(text=UNICODE)
+def test_any_text_survives(bpe, text):
+    for tokenizer in all_tokenizers(bpe, text):
+        assert isinstance(tokenizer, Tokenizer)
+        ids = tokenizer.encode_array(text)
+        assert ids.dtype == np.uint32 and all(ids < tokenizer.vocab_size)
+        assert tokenizer.decode(ids.tolist()) == text
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the folder is overwritten
+@given(text=UNICODE)
+def test_a_saved_tokenizer_is_the_same_one(bpe, tmp_path, text):
+    for tokenizer in all_tokenizers(bpe, text):
+        tokenizer.save(tmp_path)
+        loaded = load_tokenizer(tmp_path)
+        assert type(loaded) is type(tokenizer)
+        for attribute in ("name", "vocab_size", "eot_id"):
+            assert getattr(loaded, attribute) == getattr(tokenizer, attribute)
+        assert loaded.encode(text) == tokenizer.encode(text)
+
+
+def test_special_tokens_are_parsed_by_encode_and_never_in_a_corpus(bpe):
+    char = CharTokenizer("".join(map(chr, range(32, 127))), eot=True)
+    for tokenizer, spelling in ((bpe, "<|endoftext|>"), (ByteTokenizer(), "<EOS>"), (char, "<|endoftext|>")):
+        text = f"ab{spelling}{spelling}c"
+        ids = tokenizer.encode(text)
+        assert ids.count(tokenizer.eot_id) == 2 and tokenizer.decode(ids) == text
+        assert tokenizer.eot_id not in tokenizer.encode_array(text)
+        assert tokenizer.decode(tokenizer.encode_array(text).tolist()) == text
+
+
+# --- byte --------------------------------------------------------------------------------------------------------
+
+
+def test_byte_ids():
+    """spec/core §9.15."""
+    tokenizer = ByteTokenizer()
+    assert tokenizer.encode("a<EOS>b") == [97, 256, 98]
+    assert tokenizer.encode("<PAD><UNK><BOS>é") == [257, 258, 259, 0xC3, 0xA9]
+    assert tokenizer.vocab_size == 260 and tokenizer.eot_id == 256
+
+
+def test_a_character_cut_in_half_decodes(bpe):
+    half = list("é".encode())[:1]
+    assert ByteTokenizer().decode([97, *half]) == "a\ufffd"
+    assert "\ufffd" in bpe.decode(bpe.encode("\U0001f98a")[:1])
+
+
+# --- char --------------------------------------------------------------------------------------------------------
+
+
+def test_char_ids_are_the_sorted_alphabet():
+    tokenizer = CharTokenizer.train(["hello", "world"])
+    assert tokenizer.chars == "dehlorw" and tokenizer.vocab_size == 7 and tokenizer.eot_id is None
+    assert tokenizer.encode("wood") == [6, 4, 4, 0]
+    assert CharTokenizer.train(["ab"], eot=True).eot_id == 2
+
+
+def test_char_keeps_a_given_order():
+    tokenizer = CharTokenizer("cab")
+    assert tokenizer.encode("abc") == [1, 2, 0] and tokenizer.decode([0, 1, 2]) == "cab"
+
+
+@pytest.mark.parametrize(("text", "code"), [("abz", "U+007A"), ("a\U0001f98a", "U+1F98A"), ("A", "U+0041")])
+def test_an_unknown_character_is_named(text, code):
+    with pytest.raises(ValueError, match=rf"character '.' \({re.escape(code)}\) is not in this vocabulary: 'abc'"):
+        CharTokenizer("abc").encode(text)
+
+
+@pytest.mark.parametrize("alphabet", ["", "aa"])
+def test_a_bad_alphabet_is_refused(alphabet):
+    with pytest.raises(ValueError, match="at least one character and each only once"):
+        CharTokenizer(alphabet)
+
+
+# --- trained BPE -------------------------------------------------------------------------------------------------
+
+
+def test_training_is_deterministic_and_compresses(bpe):
+    again = BPETokenizer.train([TEXT], vocab_size=320)
+    assert again.ranks == bpe.ranks
+    assert bpe.vocab_size == 320 and bpe.eot_id == 319 and bpe.name == "bpe-320"
+    assert len(bpe.encode(TEXT)) < len(TEXT.encode()) / 2
+
+
+def test_ids_are_the_merges_in_order_of_rank(bpe):
+    """Against a BPE of ten lines: the lowest rank is merged first, within pieces that the pattern cuts."""
+    import regex
+
+    def reference(piece):
+        parts = [bytes([b]) for b in piece]
+        while True:
+            pairs = [(bpe.ranks.get(a + b, 10**9), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
+            rank, i = min(pairs, default=(10**9, 0))
+            if rank == 10**9:
+                return [bpe.ranks[p] for p in parts]
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+
+    pieces = regex.findall(bpe.pattern, TEXT)
+    assert "".join(pieces) == TEXT
+    assert bpe.encode(TEXT) == [i for piece in pieces for i in reference(piece.encode())]
+
+
+def test_a_vocabulary_too_small_for_bytes_is_refused():
+    with pytest.raises(ValueError, match="vocab_size is 256, a byte-level BPE needs at least 257"):
+        BPETokenizer.train([TEXT], vocab_size=256)
+    assert BPETokenizer.train([TEXT], vocab_size=257).decode(ByteTokenizer().encode_array(TEXT).tolist()) != ""
+
+
+def test_too_little_text_gives_a_smaller_vocabulary_that_says_its_size():
+    tokenizer = BPETokenizer.train(["abc abc"], vocab_size=1000)
+    assert tokenizer.vocab_size == tokenizer.eot_id + 1 < 1000
+    assert tokenizer.name == f"bpe-{tokenizer.vocab_size}"
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_files_are_explained(bpe, tmp_path):
+    with pytest.raises(DatasetError, match=r"gpt_tokenizer\.json: is missing"):
+        load_tokenizer(tmp_path)
+    bpe.save(tmp_path)
+    ranks = tmp_path / "ranks.tiktoken"
+    ranks.write_bytes(ranks.read_bytes()[:-5])
+    with pytest.raises(DatasetError, match=r"ranks\.tiktoken: sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"):
+        load_tokenizer(tmp_path)
+    ranks.unlink()
+    with pytest.raises(DatasetError, match=r"ranks\.tiktoken: is missing"):
+        load_tokenizer(tmp_path)
+    description = tmp_path / "gpt_tokenizer.json"
+    description.write_text(json.dumps({"format": 1, "kind": "sentencepiece"}))
+    with pytest.raises(DatasetError, match=r"cannot be understood.*sentencepiece"):
+        load_tokenizer(tmp_path)
+    description.write_text(json.dumps({"format": 2, "kind": "byte"}))
+    with pytest.raises(DatasetError, match="format is 2, this version of gpt-data reads 1"):
+        load_tokenizer(tmp_path)
+
+
+# --- GPT-2 -------------------------------------------------------------------------------------------------------
+
+
+@needs_gpt2
+def test_gpt2_ids(tmp_path):
+    tokenizer = gpt2_tokenizer()
+    assert (tokenizer.vocab_size, tokenizer.eot_id, tokenizer.name) == (50257, 50256, "gpt2")
+    assert tokenizer.encode("Hello, world!<|endoftext|>") == [15496, 11, 995, 0, 50256]
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)  # needs no vocab.bpe any more
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT) and loaded.name == "gpt2"
+
+
+def test_gpt2_without_its_files_says_what_to_do(tmp_path, monkeypatch):
+    with pytest.raises(DatasetError, match=r"vocab\.bpe: is missing\. GPT-2's vocabulary is vocab\.bpe and "):
+        gpt2_tokenizer(tmp_path)
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\n")
+    with pytest.raises(DatasetError, match=r"vocab\.bpe: sha256 is [0-9a-f]{64}, expected 1ce1664773"):
+        gpt2_tokenizer(tmp_path)
+
+
+def test_gpt2_without_a_network_says_what_to_do(tmp_path, monkeypatch):
+    import requests
+
+    def offline(*args, **kwargs):
+        raise requests.exceptions.ConnectionError("no network")
+
+    monkeypatch.delenv("GPT2_BPE_DIR", raising=False)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(requests, "get", offline)
+    with pytest.raises(DatasetError, match=r"cannot be downloaded \(ConnectionError\)\. Set GPT2_BPE_DIR to a folder"):
+        gpt2_tokenizer()
+
+
+def test_missing_packages_name_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tiktoken", None)
+    with pytest.raises(ImportError, match=r"tiktoken: pip install 'gpt-data\[bpe\]'"):
+        BPETokenizer("x", {bytes([i]): i for i in range(256)}, "[a-z]+")
+    monkeypatch.setitem(__import__("sys").modules, "rustbpe", None)
+    with pytest.raises(ImportError, match=r"rustbpe: pip install 'gpt-data\[bpe\]'"):
+        BPETokenizer.train([TEXT], 300)
