@@ -1,0 +1,106 @@
+"""Optimizer state by parameter name: tensors for torch.distributed.checkpoint, the rest as JSON.
+
+Keyed by name, not by position, it survives another grouping or another number of ranks; sharded (DTensor) state is
+resharded by torch.distributed.checkpoint when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gpt_core.checkpoint.discovery import CheckpointError
+from gpt_core.checkpoint.model_file import clean_name
+
+SEPARATOR = "/"  # never part of a parameter name
+
+
+def _names(model: nn.Module, optimizer: Optimizer) -> dict[Tensor, str]:
+    names: dict[Tensor, str] = {parameter: clean_name(name) for name, parameter in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter not in names:
+                raise ValueError("the optimizer holds a parameter that is not the model's; build it from this model")
+    return names
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Every tensor of the optimizer's state under `<parameter name>/<key>`, e.g. `head.weight/exp_avg`."""
+    names = _names(model, optimizer)
+    return {
+        f"{names[parameter]}{SEPARATOR}{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def optimizer_options(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """What is not a tensor: each group's options with its parameters' names, and scalar state by parameter name."""
+    names = _names(model, optimizer)
+    groups = [
+        {"params": [names[p] for p in group["params"]]}
+        | {k: v for k, v in group.items() if k != "params" and _plain(v)}
+        for group in optimizer.param_groups
+    ]
+    scalars = {
+        names[parameter]: {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        for parameter, state in optimizer.state.items()
+    }
+    return {"groups": groups, "scalars": {name: values for name, values in scalars.items() if values}}
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str, tuple, list))
+
+
+def empty_like_saved(model: nn.Module, saved: Mapping[str, tuple[torch.Size, torch.dtype]]) -> dict[str, Tensor]:
+    """Destinations to read saved tensors into: laid out like the parameter (device, sharding) where the shapes
+    agree."""
+    parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
+    destinations = {}
+    for key, (shape, dtype) in saved.items():
+        name = key.rpartition(SEPARATOR)[0]
+        if name not in parameters:
+            raise CheckpointError(f"the checkpoint has optimizer state for {name!r}, which the model does not have")
+        parameter = parameters[name].detach()
+        same = parameter.shape == shape
+        destinations[key] = torch.zeros_like(parameter, dtype=dtype) if same else torch.zeros(shape, dtype=dtype)
+    return destinations
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], options: Mapping[str, Any]
+) -> None:
+    """Put the state back. Groups are compared by their parameters' names, so another grouping is found and refused.
+
+    Hyper-parameters (the optimizer's `defaults`: rates, betas, decay) stay as configured now, so that they can be
+    changed on resume; other group entries, such as step counters, are restored.
+    """
+    names = _names(model, optimizer)
+    if len(options["groups"]) != len(optimizer.param_groups):
+        raise CheckpointError(
+            f"the checkpoint has {len(options['groups'])} parameter groups, the optimizer "
+            f"{len(optimizer.param_groups)}; "
+            "resume with the optimizer it was saved with, or start from its weights (init_from=PATH)"
+        )
+    for group, saved in zip(optimizer.param_groups, options["groups"], strict=True):
+        if [names[p] for p in group["params"]] != saved["params"]:
+            raise CheckpointError("the checkpoint groups the parameters differently; resume with the same optimizer")
+        configured = {"params", "initial_lr", *optimizer.defaults}
+        group.update({key: value for key, value in saved.items() if key not in configured})
+    by_name = {name: parameter for parameter, name in names.items()}
+    # torch's fused and capturable kernels read the step counter on the parameter's device, the others on the CPU
+    on_device = {p for g in optimizer.param_groups if g.get("fused") or g.get("capturable") for p in g["params"]}
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        name, _, entry = key.rpartition(SEPARATOR)
+        parameter = by_name[name]
+        moves = entry == "step" and parameter in on_device
+        optimizer.state[parameter][entry] = tensor.to(parameter.device) if moves else tensor
+    for name, values in options["scalars"].items():
+        optimizer.state[by_name[name]].update(values)

@@ -1,0 +1,110 @@
+"""GPT: token embedding, blocks, final norm, head.
+
+Dimensions: B batch, T tokens, D model width, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gpt_kernels
+
+from .attention import KVCache
+from .block import BLOCKS
+from .config import GPTConfig
+from .linear import Linear
+from .norms import NORMS
+from .positions import POSITIONS
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer made of the components that its config names.
+
+    Attributes that other packages rely on: `config`, `embed` (nn.Embedding), `blocks` (nn.ModuleList, one
+    per layer, each called as block(x_BTD, rotary, cache)), `norm`, `head` (nn.Linear, or None when tied).
+    """
+
+    supports_cache = True
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.padded_vocab_size, config.n_embd)
+        self.position = POSITIONS[config.position_encoding](config)
+        block = BLOCKS[config.norm_position]
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.n_layer))
+        self.norm = NORMS[config.normalization](config.n_embd, config.norm_eps)
+        tied = config.weight_tying
+        self.head = None if tied else Linear(config.n_embd, config.padded_vocab_size, bias=False)
+        init_weights(self)
+
+    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None, only_last: bool = False) -> Tensor:
+        """Logits (B, T, V) of the next token at every position; only_last gives (B, 1, V)."""
+        x_BTD = self.hidden(ids_BT, cache=cache)
+        return self.logits(x_BTD[:, -1:] if only_last else x_BTD)
+
+    def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """Vectors after the final norm, (B, T, D): what the head reads."""
+        T = ids_BT.shape[1]
+        if self.config.context_length < T:
+            raise ValueError(f"{T} tokens do not fit the context of {self.config.context_length}; crop them")
+        positions = None if cache is None else cache.positions(T)
+        x_BTD, rotary = self.position(self.embed(ids_BT), positions)
+        if self.config.embedding_dropout_p:
+            x_BTD = F.dropout(x_BTD, self.config.embedding_dropout_p, self.training)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rotary, cache)
+        if cache is not None:
+            cache.advance(T)
+        return self.norm(x_BTD)
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """Head and soft cap: (B, T, D) -> (B, T, V). Soft-capped logits are float32."""
+        weight = self.embed.weight if self.head is None else self.head.weight
+        logits_BTV = gpt_kernels.linear(x_BTD, weight)
+        if self.config.padded_vocab_size != self.config.vocab_size:
+            logits_BTV = logits_BTV[..., : self.config.vocab_size]
+        cap = self.config.logit_softcap
+        return cap * torch.tanh(logits_BTV.float() / cap) if cap else logits_BTV
+
+
+def init_weights(model: GPT) -> None:
+    """Set every parameter of the model; the only place where weights get their first value.
+
+    Linear and embedding weights: normal with std init_std (embeddings and head may have their own). The two
+    maps of each block that write to the residual stream: init_std / sqrt(2 · n_layer), so that the sum of
+    2 · n_layer contributions keeps its size. Biases 0, norm weights 1.
+    """
+    config = model.config
+    generator = None
+    if config.init_seed is not None and not model.embed.weight.is_meta:
+        generator = torch.Generator(model.embed.weight.device).manual_seed(config.init_seed)
+    residual_std = config.residual_init_std
+    if residual_std is None:
+        residual_std = config.init_std / (2 * config.n_layer) ** 0.5
+    stds = {
+        "attn.out.weight": residual_std,
+        "ffn.down.weight": residual_std,
+        "embed.weight": config.embedding_init_std,
+        "position.weight": config.embedding_init_std,
+        "head.weight": config.head_init_std,
+    }
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.ndim < 2:
+                parameter.fill_(1.0)
+            else:
+                std = next((std for end, std in stds.items() if name.endswith(end)), None)
+                parameter.normal_(0.0, config.init_std if std is None else std, generator=generator)
+
+
+def gpt(vocab_size: int, context_length: int, preset: str = "gpt2_pre", **fields: Any) -> GPT:
+    """Build a GPT from a preset (see presets.PRESETS) and any fields of GPTConfig, which override it."""
+    return GPT(GPTConfig.from_preset(preset, vocab_size=vocab_size, context_length=context_length, **fields))
+
+
+gpt.accepts = GPTConfig  # ty: ignore[missing-attribute]  # the config checker reads valid keywords from here

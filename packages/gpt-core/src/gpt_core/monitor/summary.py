@@ -1,0 +1,92 @@
+"""The end of a run: its figures in `summaries.json` and as a table in the terminal."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .run_reader import Run
+from .sinks import BaseSink
+from .strict_json import dumps, loads, write_atomic
+from .text import count, duration, number, percent
+
+
+def summarize(run: Run, status: str | None = None) -> dict[str, Any]:
+    """The final figures of a run; what was not measured is None. Averages leave out the first five logged steps.
+
+    `status`: how the run ends, for the run itself, whose end is not yet on record.
+    """
+    best = run.best_val
+    bits = [point.metrics["val/bits_per_byte"] for point in run.curve("val/bits_per_byte")]
+    val_loss = run.last("val/loss")
+    return {
+        "run_name": run.name,
+        "status": status or run.status,
+        "final_step": max((p.step for p in (*run.train, *run.evals)), default=None),
+        "total_params": (run.start.get("model") or {}).get("total_params"),
+        "train/loss": run.last("train/loss"),
+        "val/loss": val_loss,
+        "val/best_loss": run.best_val_loss,
+        "val/best_loss_step": None if best is None else best.step,
+        "val/ppl": perplexity(val_loss),
+        "val/bits_per_byte": bits[-1] if bits else None,
+        "val/best_bits_per_byte": min(bits, default=None),
+        "test/loss": run.last("test/loss"),
+        "train/step_time_ms": run.mean("train/step_time_ms", skip=5),
+        "train/tokens_per_sec": run.mean("train/tokens_per_sec", skip=5),
+        "train/mfu": run.mean("train/mfu"),
+        "seconds": run.seconds,
+        "checkpoints": len(run.checkpoints),
+    }
+
+
+def perplexity(loss: float | None) -> float | None:
+    """exp(loss), None where it is unknown or beyond any float."""
+    return None if loss is None or not math.isfinite(loss) or loss > 700 else math.exp(loss)
+
+
+class SummarySink(BaseSink):
+    """Writes `summaries.json`; several `summary` calls add up, the later one wins."""
+
+    def __init__(self, run_dir: str | Path):
+        self._path = Path(run_dir) / "summaries.json"
+
+    def summary(self, data: Mapping[str, Any]) -> None:
+        known = loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
+        write_atomic(self._path, dumps({**known, **data}, indent=2) + "\n")
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Label and text of the figures that a person wants to see, unknown ones left out."""
+    shown = [
+        ("run", "run_name", str),
+        ("status", "status", str),
+        ("steps", "final_step", "{:,}".format),
+        ("parameters", "total_params", lambda n: f"{n:,} ({count(float(n))})"),
+        ("train loss", "train/loss", "{:.4f}".format),
+        ("val loss", "val/loss", "{:.4f}".format),
+        ("best val loss", "val/best_loss", lambda x: f"{x:.4f} at step {summary.get('val/best_loss_step', '?')}"),
+        ("val perplexity", "val/ppl", number),
+        ("val bits per byte", "val/bits_per_byte", "{:.4f}".format),
+        ("test loss", "test/loss", "{:.4f}".format),
+        ("time", "seconds", duration),
+        ("time per step", "train/step_time_ms", "{:.1f} ms".format),
+        ("tokens per second", "train/tokens_per_sec", "{:,.0f}".format),
+        ("MFU", "train/mfu", percent),
+    ]
+    rows = [(label, form(summary[key])) for label, key, form in shown if summary.get(key) is not None]
+    return rows if summary.get("train/mfu") is not None else [*rows, ("MFU", "n/a")]
+
+
+def summary_table(summary: Mapping[str, Any]) -> Any:
+    """The figures of a finished run as a `rich.table.Table`."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title="Run summary", title_justify="left")
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    for label, value in summary_rows(summary):
+        table.add_row(label, Text(value, style="bold green" if label.startswith("best val") else ""))
+    return table

@@ -1,0 +1,76 @@
+"""Report training metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from gpt_core.distributed import Distributed
+from gpt_core.monitor import MFUMeter, Sinks, StabilityMonitor, flatten, gradient_stats, memory_stats
+from gpt_core.training.config import LoggingConfig
+from gpt_core.training.state import Hook, TrainState
+
+
+class Log(Hook):
+    """Every `log_every` steps: the mean loss since the last report over all ranks, and what the steps cost.
+
+    Times are of the steps alone. Between reports nothing is fetched from the device.
+    """
+
+    def __init__(self, config: LoggingConfig, sinks: Sinks, distributed: Distributed, mfu: MFUMeter, max_steps: int):
+        self.config, self.sinks, self.distributed, self.mfu, self.max_steps = config, sinks, distributed, mfu, max_steps
+        self.stability = StabilityMonitor()
+        self._gradients: dict[str, Any] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self._loss_sum: torch.Tensor | None = None
+        self._count = self._seconds = self._data_seconds = 0.0
+        self._steps = 0
+
+    def on_gradients(self, state: TrainState) -> None:
+        interval = self.config.gradient_log_interval
+        if interval and (state.step + 1) % interval == 0:
+            self._gradients = flatten("grad", gradient_stats(state.model.named_parameters()))
+
+    def on_step(self, state: TrainState) -> None:
+        last = state.last
+        self._loss_sum = last.loss_sum if self._loss_sum is None else self._loss_sum + last.loss_sum
+        self._count += last.count
+        self._seconds += last.seconds
+        self._data_seconds += last.data_seconds
+        self._steps += 1
+        if state.step % self.config.log_every == 0 or state.step == self.max_steps:
+            self._report(state)
+
+    def on_end(self, state: TrainState) -> None:
+        if self._steps:  # interrupted between two reports
+            self._report(state)
+
+    def _report(self, state: TrainState) -> None:
+        assert self._loss_sum is not None
+        loss_sum, data_seconds = self.distributed.sum([float(self._loss_sum), self._data_seconds])
+        loss = loss_sum / self._count
+        # every rank takes part in a step for its whole length, so rank 0's clock serves for all
+        mfu = self.mfu.update(self._seconds, steps=self._steps)
+        metrics = {
+            "train/loss": loss,
+            "train/ppl": math.exp(min(loss, 700.0)),
+            "train/lr": state.last.lr,
+            "train/grad_norm": state.last.grad_norm,
+            "train/step_time_ms": 1e3 * self._seconds / self._steps,
+            "train/data_wait": data_seconds / self.distributed.world_size / self._seconds,
+            "train/tokens": state.tokens,
+            "train/train_time_hr": state.train_seconds / 3600,
+            "train/nonfinite_steps": state.nonfinite_steps,
+        }
+        metrics |= {
+            f"train/{k}": mfu[k] for k in ("mfu", "tokens_per_sec", "tokens_per_sec_per_gpu", "achieved_tflops")
+        }
+        metrics |= flatten("stability", self.stability.update(state.step, loss, state.last.grad_norm))
+        metrics |= flatten("memory", memory_stats(self.distributed.device)) | self._gradients
+        self.sinks.log(state.step, metrics)
+        self._gradients = {}
+        self._reset()

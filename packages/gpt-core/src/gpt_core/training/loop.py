@@ -1,0 +1,124 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt_core.distributed import Distributed
+from gpt_core.training.accumulation import BatchPlan
+from gpt_core.training.losses import Loss
+from gpt_core.training.state import Hook, StepResult, TrainState
+from gpt_core.training.stop import StopRequest
+
+
+class TrainingDiverged(ValueError):
+    """The gradient was not finite too many times in a row."""
+
+
+def train(
+    state: TrainState,
+    forward: nn.Module,
+    *,
+    loss: Loss,
+    schedule: Callable[[int], float],
+    plan: BatchPlan,
+    max_steps: int,
+    distributed: Distributed,
+    autocast: Callable[[], AbstractContextManager],
+    hooks: Sequence[Hook] = (),
+    max_nonfinite_steps: int = 20,
+) -> TrainState:
+    """Take optimizer steps until `state.step == max_steps`, a signal, or divergence.
+
+    `forward` is `ModelWithLoss(state.model, loss)`, possibly compiled and wrapped in DDP. Gradients are those of the
+    mean loss over every target of the step: all micro-steps, all ranks, whatever the number of targets in each.
+    Hooks see every step; time spent in them is not step time. Raises `TrainingDiverged`.
+    """
+    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
+    nonfinite_in_a_row = 0
+    forward.train()
+    with StopRequest() as stop:
+        for hook in hooks:
+            hook.on_start(state)
+        while state.step < max_steps and state.status == "running":
+            started = time.perf_counter()
+
+            # The step's batches come first: the mean is over all its targets, so their number must be known.
+            batches = [next(state.data) for _ in range(plan.micro_steps)]
+            targets = sum(int(loss.count(batch.targets)) for batch in batches)
+            data_seconds = time.perf_counter() - started
+            count, stopping = distributed.sum([targets, stop.requested])  # all ranks stop at the same step
+            if not count:
+                raise ValueError(
+                    f"step {state.step}: none of its {plan.tokens} targets counts; every one of them is masked"
+                )
+
+            factor = schedule(state.step)
+            for group, rate in zip(state.optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = rate * factor
+
+            result = StepResult(count=count, tokens=plan.tokens, lr=base_rates[0] * factor, data_seconds=data_seconds)
+            scale = distributed.world_size / count  # DDP averages over ranks; we want the sum
+            for i, batch in enumerate(batches):
+                last = i == len(batches) - 1
+                batch = batch.to(distributed.device, non_blocking=True)
+                with nullcontext() if last else no_sync(forward):
+                    with autocast():
+                        sums = forward(batch.inputs, batch.targets)
+                    state.scaler.scale(sums.objective * scale).backward()
+                result.loss_sum = result.loss_sum.to(sums.loss.device) + sums.loss
+
+            state.scaler.unscale(state.optimizer)
+            for hook in hooks:
+                hook.on_gradients(state)
+            result.grad_norm = float(state.scaler.clip(parameters))
+            result.finite = math.isfinite(result.grad_norm)
+            state.scaler.step(state.optimizer, finite=result.finite)
+            state.optimizer.zero_grad(set_to_none=True)
+
+            nonfinite_in_a_row = 0 if result.finite else nonfinite_in_a_row + 1
+            result.seconds = time.perf_counter() - started
+            state.nonfinite_steps += not result.finite
+            state.step += 1
+            state.tokens += plan.tokens
+            state.train_seconds += result.seconds
+            state.last = result
+            if nonfinite_in_a_row and nonfinite_in_a_row >= max_nonfinite_steps:
+                raise TrainingDiverged(diagnosis(state, nonfinite_in_a_row))
+            for hook in hooks:
+                hook.on_step(state)
+            if stopping:
+                state.status = "interrupted"
+
+        if state.status == "running":
+            state.status = "completed"
+        for hook in hooks:
+            hook.on_end(state)
+    return state
+
+
+def no_sync(forward: nn.Module) -> AbstractContextManager:
+    """Keep gradients local: every micro-step but the last saves its all-reduce."""
+    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else nullcontext()
+
+
+def diagnosis(state: TrainState, steps: int) -> str:
+    """Why the run was stopped, where it broke, and what usually helps."""
+    bad = [name for name, p in state.model.named_parameters() if not p.isfinite().all()]
+    broken = f"parameters with non-finite values: {', '.join(bad[:5])}" if bad else "all parameters are still finite"
+    return (
+        f"the gradient was not finite {steps} steps in a row, up to step {state.step} (learning rate "
+        f"{state.last.lr:.2e}, "
+        f"gradient norm {state.last.grad_norm}); {broken}. The checkpoints saved before are good: resume from one "
+        f"with a "
+        "lower learning rate or a longer warm-up, with bfloat16 or float32 instead of float16, or with qk_norm, "
+        "z_loss or "
+        "logit_softcap"
+    )

@@ -1,0 +1,128 @@
+"""Losses. Each returns sums with their denominators, so that a mean over micro-steps and ranks is exact.
+
+B sequences, T positions, V vocabulary. Targets are token ids; -1 is ignored everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -1
+
+
+class LossSums(NamedTuple):
+    """Sums over one micro-batch, as 0-d tensors."""
+
+    objective: Tensor
+    """What is differentiated: the loss plus any regularizer, summed."""
+    loss: Tensor
+    """What is reported, summed."""
+    correct: Tensor
+    """Hits: tokens, or whole answers, depending on the loss. Zero when accuracy was not asked for."""
+    items: Tensor
+    """What `correct` is a fraction of."""
+
+
+class Loss(Protocol):
+    def count(self, targets: Tensor) -> Tensor:
+        """Denominator of the mean loss: how many terms `targets` contributes."""
+        ...
+
+    def __call__(self, logits: Tensor, targets: Tensor, accuracy: bool = False) -> LossSums: ...
+
+
+class Autoregressive:
+    """Cross-entropy of every position's next token, and the z-loss (PaLM, arXiv:2204.02311 §5).
+
+    z_loss: weight of the mean squared log-partition function, added to what is differentiated, not to what is reported.
+    """
+
+    def __init__(self, z_loss: float = 0.0):
+        if z_loss < 0:
+            raise ValueError(f"z_loss is a weight, 0 (off) or positive, got {z_loss}")
+        self.z_loss = z_loss
+
+    def count(self, targets: Tensor) -> Tensor:
+        return (targets != IGNORE).sum()
+
+    def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
+        logits = logits_BTV.flatten(0, -2)
+        targets = targets_BT.flatten()
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+        objective = loss
+        if self.z_loss:
+            log_z = logits.float().logsumexp(-1)
+            objective = loss + self.z_loss * (log_z.square() * (targets != IGNORE)).sum()
+        zero = loss.new_zeros(())
+        if not accuracy:
+            return LossSums(objective, loss.detach(), zero, zero)
+        return LossSums(objective, loss.detach(), (logits.argmax(-1) == targets).sum(), self.count(targets))
+
+
+class Grokking:
+    """Cross-entropy of the last position only (Power et al. 2022, arXiv:2201.02177); targets are (B,) or (B, T)."""
+
+    def count(self, targets: Tensor) -> Tensor:
+        return (self._labels(targets) != IGNORE).sum()
+
+    @staticmethod
+    def _labels(targets: Tensor) -> Tensor:
+        """(B,)"""
+        return targets if targets.dim() == 1 else targets[:, -1]
+
+    def __call__(self, logits_BTV: Tensor, targets: Tensor, accuracy: bool = False) -> LossSums:
+        logits_BV = logits_BTV[:, -1]
+        targets_B = self._labels(targets)
+        loss = F.cross_entropy(logits_BV, targets_B, ignore_index=IGNORE, reduction="sum")
+        hits = (logits_BV.argmax(-1) == targets_B).sum() if accuracy else loss.new_zeros(())
+        return LossSums(loss, loss.detach(), hits, self.count(targets))
+
+
+class Arithmetic:
+    """Cross-entropy of the answers in packed `question=answer|` documents; a document is right when every digit is.
+
+    A position counts if an `eq` came before it without a closing `eos`, and it is none of `eq`, `eos`, `pad`.
+    """
+
+    def __init__(self, eq: int = 13, eos: int = 12, pad: int = 11):
+        self.eq, self.eos, self.pad = eq, eos, pad
+
+    def answer_mask(self, targets_BT: Tensor) -> Tensor:
+        """(B, T) bool: the digits between `=` and `|`."""
+        opened, closed = ((targets_BT == token).cumsum(-1) for token in (self.eq, self.eos))
+        special = torch.tensor([self.eq, self.eos, self.pad, IGNORE], device=targets_BT.device)
+        return (opened > closed) & ~torch.isin(targets_BT, special)
+
+    def count(self, targets_BT: Tensor) -> Tensor:
+        return self.answer_mask(targets_BT).sum()
+
+    def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
+        mask = self.answer_mask(targets_BT)
+        loss = F.cross_entropy(logits_BTV[mask], targets_BT[mask], reduction="sum")
+        zero = loss.new_zeros(())
+        if not accuracy:
+            return LossSums(loss, loss.detach(), zero, zero)
+        rows = torch.arange(targets_BT.shape[0], device=targets_BT.device)[:, None] * (targets_BT.shape[1] + 1)
+        document = (rows + (targets_BT == self.eos).cumsum(-1))[mask]  # one number per answer
+        wrong = document[logits_BTV[mask].argmax(-1) != targets_BT[mask]]
+        documents, failed = document.unique().numel(), wrong.unique().numel()
+        return LossSums(loss, loss.detach(), zero + (documents - failed), zero + documents)
+
+
+def autoregressive(z_loss: float = 0.0) -> Autoregressive:
+    """Next-token cross-entropy."""
+    return Autoregressive(z_loss)
+
+
+def grokking() -> Grokking:
+    """Last position only."""
+    return Grokking()
+
+
+def arithmetic(eq: int = 13, eos: int = 12, pad: int = 11) -> Arithmetic:
+    """Answers of packed arithmetic documents."""
+    return Arithmetic(eq, eos, pad)

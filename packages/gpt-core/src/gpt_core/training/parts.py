@@ -1,0 +1,115 @@
+"""What a run is made of, built in order from its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gpt_core.checkpoint.training_state import load_checkpoint
+from gpt_core.config import Config
+from gpt_core.distributed import Distributed
+from gpt_core.training.accumulation import BatchPlan, plan_batches
+from gpt_core.training.compilation import compile_module
+from gpt_core.training.initial_model import InitialModel, build_model
+from gpt_core.training.losses import Loss
+from gpt_core.training.model_with_loss import ModelWithLoss
+from gpt_core.training.parallel import checkpoint_activations, parallelize, resolve_strategy
+from gpt_core.training.precision import autocast, resolve_dtype
+from gpt_core.training.state import TrainState
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that the loop and its hooks are given, and the choices that were made for them."""
+
+    plan: BatchPlan
+    splits: Any
+    """Loaders `train`, `val`, `test` (may be None) and their `dataset`."""
+    tokenizer: Any
+    initial: InitialModel
+    loss: Loss
+    dtype: torch.dtype
+    autocast: Callable[[], AbstractContextManager]
+    """Context for forward and loss."""
+    strategy: str
+    forward: nn.Module
+    """Model and loss, compiled and wrapped: what is called each step."""
+    not_compiled: str | None
+    """Why torch.compile, where asked for, was not possible."""
+    schedule: Callable[[int], float]
+    state: TrainState
+
+
+def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weights: str | Path | None) -> Parts:
+    """Build everything that `config` (`recipe.SCHEMA`) names; collective, every rank calls it.
+
+    resume: the checkpoint folder to continue from. weights: what a new run starts from, None for a new model.
+    Raises ValueError for parts that do not fit each other or the machine, `CheckpointError` for the checkpoint.
+    """
+    general, training = config.section("general"), config.section("training")
+
+    # data and model
+    plan = plan_batches(training, ranks.world_size)
+    splits = config.component("data").build(
+        context_length=training.context_length,
+        device_batch_size=training.device_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        seed=general.seed,
+    )
+    initial = build_model(
+        config.component("model"),
+        resume=resume,
+        weights=weights,
+        vocab_size=splits.dataset.vocab_size,
+        context_length=training.context_length,
+    )
+    if training.global_batch_size not in (None, plan.sequences):
+        initial.notes.append(
+            f"a step takes {plan.sequences} sequences, not {training.global_batch_size}: whole micro-steps of "
+            f"{plan.device_batch_size} on {plan.world_size} processes"
+        )
+    model = initial.model.to(ranks.device)
+    loss = config.component("loss").build()
+
+    # what is called each step: the model with its loss, compiled, spread over the processes
+    dtype = resolve_dtype(general.dtype, ranks.device)
+    in_dtype = partial(autocast, dtype, ranks.device)
+    strategy = resolve_strategy(config.section("parallel"), ranks)
+    if training.activation_checkpointing:
+        checkpoint_activations(model)
+    forward = ModelWithLoss(model, loss)
+    ids = torch.zeros(plan.device_batch_size, plan.context_length, dtype=torch.long, device=ranks.device)
+    not_compiled = compile_module(forward, general.compile, ids=ids, targets=ids, autocast=in_dtype)
+    forward = parallelize(forward, strategy, ranks)
+
+    # what moves the weights
+    optimizer = config.component("optimizer").build(model)
+    schedule = config.component("scheduler").build(max_steps=training.max_steps)
+    scaler = config.component("scaler").build(grad_clip=training.grad_clip, dtype=dtype, device_type=ranks.device.type)
+
+    torch.manual_seed(general.seed + ranks.rank)  # weights were drawn alike on every rank; dropout is not
+    state = TrainState(model, optimizer, scaler, splits.train)
+    if resume is not None:
+        state.restore(load_checkpoint(resume, model=model, optimizer=optimizer, data=splits.train, distributed=ranks))
+    return Parts(
+        plan=plan,
+        splits=splits,
+        tokenizer=splits.dataset.load_tokenizer(),
+        initial=initial,
+        loss=loss,
+        dtype=dtype,
+        autocast=in_dtype,
+        strategy=strategy,
+        forward=forward,
+        not_compiled=not_compiled,
+        schedule=schedule,
+        state=state,
+    )

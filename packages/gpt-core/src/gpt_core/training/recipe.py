@@ -1,0 +1,106 @@
+"""What a training app is configured with, and where its run goes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gpt_core.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, newest_run
+from gpt_core.checkpoint.discovery import runs_in
+from gpt_core.config import Component, expand
+from gpt_core.training.config import (
+    CheckpointConfig,
+    EvalConfig,
+    GeneralConfig,
+    LoggingConfig,
+    ParallelConfig,
+    SampleConfig,
+    TrainingConfig,
+)
+
+SCHEMA: Mapping[str, type | Component] = {
+    "general": GeneralConfig,
+    "parallel": ParallelConfig,
+    "data": Component(runtime=frozenset({"context_length", "device_batch_size", "rank", "world_size", "seed"})),
+    "model": Component(runtime=frozenset({"vocab_size", "context_length"})),
+    "loss": Component(),
+    "optimizer": Component(args=1),
+    "scheduler": Component(runtime=frozenset({"max_steps"})),
+    "scaler": Component(runtime=frozenset({"grad_clip", "dtype", "device_type"})),
+    "training": TrainingConfig,
+    "eval": EvalConfig,
+    "checkpoint": CheckpointConfig,
+    "logging": LoggingConfig,
+    "generate": SampleConfig,
+}
+
+RESUME = ("resume", "latest", "best")
+GPT2_SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+
+
+def set_up_process(general: GeneralConfig) -> None:
+    """Seed torch (all devices), NumPy and Python, equal on every rank so that every rank draws the same weights."""
+    torch.manual_seed(general.seed)
+    np.random.seed(general.seed % 2**32)
+    random.seed(general.seed)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    if general.threads is not None:
+        torch.set_num_threads(general.threads)
+
+
+def choose_run(general: GeneralConfig, clock: datetime) -> Path:
+    """The run's folder: the one named, a new one `<project_name>-<time>`, or on resume the newest of the project.
+
+    Raises `CheckpointError` where there is nothing to resume, and ValueError where a new run would overwrite another.
+    """
+    out_dir = Path(expand(general.out_dir))
+    if general.run_name is None:
+        if general.init_from in RESUME:
+            return newest_run(out_dir, prefix=f"{general.project_name}-")
+        return out_dir / f"{general.project_name}-{clock:%Y%m%d-%H%M%S}"
+    run_dir = out_dir / expand(general.run_name)
+    if general.init_from not in RESUME and list_checkpoints(run_dir):
+        raise ValueError(
+            f"{run_dir} already holds the checkpoints of another run: continue it with --init_from=resume, or "
+            f"choose another "
+            "--general.run_name"
+        )
+    return run_dir
+
+
+def checkpoint_to_resume(general: GeneralConfig, run_dir: Path) -> Path | None:
+    """The checkpoint folder that `init_from` asks to continue from, None for a new run."""
+    if general.init_from not in RESUME:
+        return None
+    return find_checkpoint(run_dir, "best" if general.init_from == "best" else "latest")
+
+
+def weights_to_start_from(general: GeneralConfig) -> str | Path | None:
+    """What `gpt_core.models.convert.load_pretrained` reads for a new run; None for a new model or a resumed run.
+
+    A run, given by its folder or its name in `out_dir`, stands for its latest checkpoint; hf:NAME for a name on the
+    Hub. Raises `CheckpointError` for anything that does not exist.
+    """
+    source = general.init_from
+    if source == "scratch" or source in RESUME:
+        return None
+    if source.startswith("hf:"):
+        return source.removeprefix("hf:")
+    out_dir = Path(expand(general.out_dir))
+    for path in (Path(expand(source)), out_dir / source):
+        if (path / "checkpoints").is_dir():
+            return find_checkpoint(path)
+        if path.exists():
+            return path
+    if source in GPT2_SIZES:
+        return source
+    runs = ", ".join(run.name for run in runs_in(out_dir)) or "none"
+    raise CheckpointError(
+        f"init_from={source!r} is neither scratch, resume, latest, best, {', '.join(GPT2_SIZES)}, hf:NAME, nor a run, "
+        f"checkpoint or model that exists; runs with checkpoints in {out_dir}: {runs}"
+    )

@@ -1,0 +1,93 @@
+"""A whole training run, from a configuration to the last picture: builds the parts, hands them to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from gpt_core.config import Config
+from gpt_core.distributed import Distributed
+from gpt_core.monitor import MFUMeter, Sinks
+from gpt_core.training import hooks
+from gpt_core.training.evaluation import evaluate
+from gpt_core.training.loop import train
+from gpt_core.training.parts import Parts, build_parts
+from gpt_core.training.recipe import checkpoint_to_resume, choose_run, set_up_process, weights_to_start_from
+from gpt_core.training.reporting import announce, conclude, mfu_meter, recorded, write_records
+from gpt_core.training.state import Hook
+
+
+def run(
+    config: Config, ranks: Distributed, clock: datetime, argv: Sequence[str], extra_hooks: Sequence[Hook] = ()
+) -> Path:
+    """Train as `config` says (`recipe.SCHEMA`); returns the run's folder. Collective: every rank calls it.
+
+    clock: the run's start, equal on all ranks. argv: the command, for the records. extra_hooks come after ours.
+    """
+    general, training = config.section("general"), config.section("training")
+    only_look = config.section("eval").eval_only
+    set_up_process(general)
+    run_dir = choose_run(general, clock)
+    resume = checkpoint_to_resume(general, run_dir)
+    parts = build_parts(config, ranks, resume=resume, weights=weights_to_start_from(general))
+    with recorded(run_dir, config, parts.state, ranks) as sinks:
+        meter = mfu_meter(config, parts, ranks)
+        if ranks.is_main:
+            if not (only_look and resume):  # looking at a run does not change what it was
+                write_records(run_dir, config, parts, argv)
+            announce(sinks, config, parts, meter, ranks, run_dir.name)
+        for note in parts.initial.notes:
+            sinks.info(note)
+        if parts.not_compiled:
+            sinks.warning(f"torch.compile is off, running eagerly: {parts.not_compiled}")
+        train(
+            parts.state,
+            parts.forward,
+            loss=parts.loss,
+            schedule=parts.schedule,
+            plan=parts.plan,
+            max_steps=parts.state.step if only_look else training.max_steps,
+            distributed=ranks,
+            autocast=parts.autocast,
+            max_nonfinite_steps=training.max_nonfinite_steps,
+            hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, extra_hooks),
+        )
+        if ranks.is_main:
+            conclude(run_dir, sinks, parts.state)
+    return run_dir
+
+
+def make_hooks(
+    config: Config,
+    parts: Parts,
+    meter: MFUMeter,
+    sinks: Sinks,
+    ranks: Distributed,
+    run_dir: Path,
+    extra: Sequence[Hook] = (),
+) -> list[Hook]:
+    """What happens beside the steps, in the order in which it happens: `Save` asks what `Evaluate` found."""
+    general, logging, splits = config.section("general"), config.section("logging"), parts.splits
+    measure = hooks.Evaluate(
+        config.section("eval"),
+        sinks,
+        partial(evaluate, parts.forward, loss=parts.loss, distributed=ranks, autocast=parts.autocast),
+        splits.val,
+        splits.test,
+        ranks.world_size,
+        bytes_per_token=splits.dataset.bytes_per_token("val"),
+    )
+    if config.section("eval").eval_only:
+        return [measure]
+    made = [
+        hooks.Log(logging, sinks, ranks, meter, config.section("training").max_steps),
+        measure,
+        hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, {"model": parts.initial.description}),
+        hooks.Sample(config.section("generate"), sinks, ranks, parts.tokenizer, general.seed),
+        *extra,
+    ]
+    if logging.profile_steps and ranks.is_main:
+        made.append(hooks.Profile(logging.profile_steps, run_dir, sinks))
+    return made

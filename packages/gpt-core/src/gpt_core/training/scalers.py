@@ -1,0 +1,116 @@
+"""From a backward pass to an optimizer step: loss scaling, the gradient norm, clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Scaler(Protocol):
+    def scale(self, objective: Tensor) -> Tensor: ...
+    def unscale(self, optimizer: Optimizer) -> None: ...
+    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        """Clip the gradients; returns their global norm before clipping, a 0-d tensor."""
+        ...
+
+    def step(self, optimizer: Optimizer, finite: bool) -> None:
+        """Take the step, or skip it when the gradients are not finite."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def global_norm(gradients: list[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together; a full tensor also for sharded (DTensor) gradients."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # ty: ignore[not-callable]
+
+
+class AmpGradScaler:
+    """Dynamic loss scaling for float16 (Micikevicius et al. 2018, arXiv:1710.03740); off for every other dtype.
+
+    grad_clip: largest global norm; 0 measures and does not clip.
+    """
+
+    def __init__(self, grad_clip: float, enabled: bool, device_type: str):
+        self.grad_clip = grad_clip
+        self.scaler = torch.amp.GradScaler(device_type, enabled=enabled)
+
+    def scale(self, objective: Tensor) -> Tensor:
+        return self.scaler.scale(objective)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        self.scaler.unscale_(optimizer)
+
+    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        kept = [p for p in parameters if p.grad is not None]
+        norm = global_norm([p.grad for p in kept if p.grad is not None])
+        if self.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(kept, self.grad_clip, norm)
+        return norm
+
+    def step(self, optimizer: Optimizer, finite: bool) -> None:
+        if finite:
+            self.scaler.step(optimizer)
+        self.scaler.update()  # lowers its scale after an overflow; does nothing for other dtypes
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state)
+
+
+class KellerScaler:
+    """Every tensor's gradient is set to the norm `grad_clip`, upwards as well as downwards (K. Jordan's
+    normalization)."""
+
+    def __init__(self, grad_clip: float):
+        if grad_clip <= 0:
+            raise ValueError(
+                f"keller_scaler sets each gradient to the norm training.grad_clip: got {grad_clip}, need > 0"
+            )
+        self.grad_clip = grad_clip
+
+    def scale(self, objective: Tensor) -> Tensor:
+        return objective
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        pass
+
+    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = global_norm(gradients)
+        norms = torch._foreach_norm(gradients)
+        torch._foreach_mul_(gradients, [self.grad_clip / (n + 1e-6) for n in norms])
+        return norm
+
+    def step(self, optimizer: Optimizer, finite: bool) -> None:
+        if finite:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def amp_grad_scaler(grad_clip: float, dtype: torch.dtype, device_type: str) -> AmpGradScaler:
+    """Global-norm clipping, and loss scaling when `dtype` is float16."""
+    return AmpGradScaler(grad_clip, enabled=dtype == torch.float16, device_type=device_type)
+
+
+def keller_scaler(grad_clip: float, dtype: torch.dtype) -> KellerScaler:
+    """Per-tensor gradient normalization; it has no loss scaling, so float16 is refused."""
+    if dtype == torch.float16:
+        raise ValueError(
+            "keller_scaler does not scale the loss, which float16 needs; use bfloat16, float32 or amp_grad_scaler"
+        )
+    return KellerScaler(grad_clip)
