@@ -301,3 +301,15 @@ def test_a_prompt_that_cannot_be_written_is_said_before_the_first_step(toys, pro
     with pytest.raises(ValueError, match=message):
         Sample(SampleConfig(prompt=prompt), Said(), Distributed(), Letters(), 1).on_start(toys.state())
     Sample(SampleConfig(prompt=prompt, max_new_tokens=0), Said(), Distributed(), Letters(), 1).on_start(toys.state())
+
+
+def test_a_run_killed_between_its_last_save_and_the_clean_up_is_cleaned_up_when_resumed(lab, monkeypatch):
+    """The save is on disk and linked, so the resumed run has nothing to save; the log and old folders still lag."""
+    made = lab(eval_every=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Save, "_keep_books", lambda *_: None)
+        made.run(4, save_every=1, keep_last=2)
+    assert made.saved == [1, 2, 3, 4] and not read_log(made.run_dir)
+    made.run(4, save_every=1, keep_last=2)
+    assert made.saved == [3, 4]
+    assert [e["step"] for e in read_log(made.run_dir)] == [4]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_core.checkpoint import CheckpointError
+from gpt_core.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, step_folder
 from gpt_core.checkpoint.log import append_log
 from gpt_core.checkpoint.training_state import prune, save_checkpoint
 from gpt_core.distributed import Distributed
@@ -50,6 +50,8 @@ class Save(Hook):
     def on_end(self, state: TrainState) -> None:
         if self._saved_step != state.step or self._improved(state):
             self._save(state, best=self._improved(state), final=True)
+        elif state.step:
+            self._keep_books(state)  # a kill right after the last save may have left them undone
 
     def _improved(self, state: TrainState) -> bool:
         """Whether the state, as it is now, was evaluated and beats the best one on disk."""
@@ -86,12 +88,19 @@ class Save(Hook):
         self._next_save = time.monotonic() + 3600 * self.config.checkpoint_every_hr
         if best and state.val_loss is not None:
             self._best = state.val_loss
-        if self.distributed.is_main:
-            entry = {"step": state.step, "val_loss": meta["val_loss"], "tokens": state.tokens}
-            try:
-                append_log(self.run_dir, folder, entry)
-                prune(self.run_dir, self.config.keep_last)
-            except OSError as error:  # the checkpoint is whole and linked
-                self.sinks.warning(f"{folder} is saved, but the log of checkpoints is not up to date: {error}")
+        self._keep_books(state)
         shown = str(folder.relative_to(self.run_dir))
         self.sinks.event("checkpoint", {"step": state.step, "path": shown, "val_loss": meta["val_loss"], "best": best})
+
+    def _keep_books(self, state: TrainState) -> None:
+        """Log the latest checkpoint, if it is of this step, and delete the ones that are too old."""
+        if not self.distributed.is_main or not list_checkpoints(self.run_dir):
+            return
+        folder = find_checkpoint(self.run_dir)
+        try:
+            if folder == step_folder(self.run_dir, state.step):
+                entry = {"step": state.step, "val_loss": state.meta()["val_loss"], "tokens": state.tokens}
+                append_log(self.run_dir, folder, entry)
+            prune(self.run_dir, self.config.keep_last)
+        except OSError as error:  # the checkpoint is whole and linked
+            self.sinks.warning(f"{folder} is saved, but the log of checkpoints is not up to date: {error}")
