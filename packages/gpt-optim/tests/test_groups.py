@@ -1,69 +1,151 @@
-"""Groups: an exact partition, and errors that say what to do."""
+"""Groups: an exact partition, clean names under every wrapper, and errors that say what to do."""
 
 import pytest
+import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from gpt_optim import Rule, default_rules, param_groups
+from gpt_optim import Rule, param_groups
+from gpt_optim.groups import clean_names, exactly
 
 
 class Tiny(nn.Module):
-    def __init__(self, tied: bool = False, context: int = 32):
+    def __init__(self, tied: bool = False):
         super().__init__()
         self.embed = nn.Embedding(11, 8)
-        self.position = nn.Embedding(context, 8)
         self.blocks = nn.ModuleList([nn.ModuleDict({"norm": nn.LayerNorm(8), "up": nn.Linear(8, 32)})])
         self.unusual = nn.Linear(8, 11, bias=False)
         if tied:
             self.unusual.weight = self.embed.weight
 
 
-def names_of(model: nn.Module, group: dict) -> set[str]:
-    return {name for name, p in model.named_parameters() if any(p is q for q in group["params"])}
+RULES = [
+    Rule(r"^blocks\.", {"kind": "muon"}, ndim=2),
+    Rule("embed|unusual", {"kind": "adamw"}),
+    Rule("norm|bias", {"lr": 0.5}),
+]
+NAMES = [
+    ["blocks.0.up.weight"],
+    ["embed.weight", "unusual.weight"],
+    ["blocks.0.norm.weight", "blocks.0.norm.bias", "blocks.0.up.bias"],
+]
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_default_rules_partition_the_model(tied):
-    model = Tiny(tied)
-    hidden, outer, vectors = param_groups(model, default_rules(model, muon={"lr": 0.1}, adamw={"lr": 0.2}))
-    # `up` has the shape of the position embedding, and is a hidden matrix nevertheless
-    assert names_of(model, hidden) == {"blocks.0.up.weight"}
-    assert names_of(model, outer) == {"embed.weight", "position.weight"} | (set() if tied else {"unusual.weight"})
-    assert len(vectors["params"]) == 3 and vectors["weight_decay"] == 0.0
-    assert (hidden["kind"], outer["kind"], vectors["kind"]) == ("muon", "adamw", "adamw")
-    assert (hidden["lr"], outer["lr"]) == (0.1, 0.2)
-    assert sum(len(g["params"]) for g in (hidden, outer, vectors)) == len(list(model.parameters()))
+def test_groups_hold_options_parameters_and_names_in_the_order_of_the_rules():
+    model = Tiny()
+    groups = param_groups(model, RULES)
+    assert [group["param_names"] for group in groups] == NAMES
+    named = dict(model.named_parameters())
+    for group in groups:
+        assert all(p is named[name] for p, name in zip(group["params"], group["param_names"], strict=True))
+    assert (groups[0]["kind"], groups[1]["kind"], groups[2]["lr"]) == ("muon", "adamw", 0.5)
 
 
-def test_heads_and_tables_are_known_by_their_names():
-    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleDict({"output": nn.Linear(4, 4, bias=False)})])})
-    model["lm_head"] = nn.Linear(4, 6, bias=False)
-    model["position"] = nn.Linear(4, 5, bias=False)  # a table, though no nn.Embedding
-    hidden, outer = param_groups(model, default_rules(model))
-    assert names_of(model, hidden) == {"blocks.0.output.weight"}
-    assert names_of(model, outer) == {"lm_head.weight", "position.weight"}
+def test_torch_optimizers_take_the_groups():
+    optimizer = torch.optim.AdamW(param_groups(Tiny(), [Rule(".*", ndim=2), Rule(".*", {"lr": 0.5}, ndim=1)]), lr=0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.5]
+    assert optimizer.state_dict()["param_groups"][0]["param_names"][0] == "embed.weight"
 
 
-def test_the_first_rule_wins_and_any_alias_counts():
+def wrapped_in_data_parallel(model: nn.Module) -> nn.Module:
+    return nn.DataParallel(model)
+
+
+def compiled_whole(model: nn.Module) -> nn.Module:
+    return torch.compile(model)
+
+
+def compiled_by_block_then_wrapped_twice(model: nn.Module) -> nn.Module:
+    model.blocks[0] = torch.compile(model.blocks[0])
+    return torch.compile(nn.DataParallel(model))
+
+
+def checkpointed_by_block(model: nn.Module) -> nn.Module:
+    model.blocks[0] = checkpoint_wrapper(model.blocks[0])
+    return model
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [wrapped_in_data_parallel, compiled_whole, compiled_by_block_then_wrapped_twice, checkpointed_by_block],
+)
+def test_wrappers_change_neither_names_nor_groups(wrap):
+    model = Tiny()
+    parameters = list(model.parameters())
+    groups = param_groups(wrap(model), RULES)
+    assert [group["param_names"] for group in groups] == NAMES
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in parameters}
+
+
+def test_a_submodule_called_module_keeps_its_name():
+    model = nn.ModuleDict({"module": nn.Linear(2, 3, bias=False), "other": nn.Linear(2, 3, bias=False)})
+    assert [names for names in clean_names(model).values()] == [["module.weight"], ["other.weight"]]
+
+
+@pytest.mark.parametrize("pattern", ["embed", "unusual"])
+def test_a_shared_parameter_answers_to_each_of_its_names(pattern):
     model = Tiny(tied=True)
-    first, rest = param_groups(model, [Rule(r"unusual", {"lr": 1.0}), Rule(".*")])
-    assert len(first["params"]) == 1 and first["params"][0] is model.embed.weight and first["lr"] == 1.0
-    assert not any(p is model.embed.weight for p in rest["params"])
+    shared, rest = param_groups(model, [Rule(pattern), Rule(".*", exclude=pattern)])
+    assert len(shared["params"]) == 1 and shared["params"][0] is model.embed.weight
+    assert shared["param_names"] == ["embed.weight"]
+    assert len(rest["params"]) == 4 and not any(p is model.embed.weight for p in rest["params"])
 
 
 def test_frozen_parameters_are_left_out():
     model = Tiny()
     model.embed.weight.requires_grad_(False)
     (group,) = param_groups(model, [Rule(".*")])
-    assert not any(p is model.embed.weight for p in group["params"])
+    assert "embed.weight" not in group["param_names"] and len(group["params"]) == 5
     with pytest.raises(ValueError, match="no trainable parameters"):
         param_groups(model.requires_grad_(False), [Rule(".*")])
 
 
-def test_errors_name_the_parameters():
+def test_ndim_and_exclude_narrow_a_rule():
     model = Tiny()
-    with pytest.raises(ValueError, match=r"no rule matches position\.weight.*add a rule"):
-        param_groups(model, [Rule("embed"), Rule("blocks|unusual")])
-    with pytest.raises(ValueError, match=r"'positions.weight' matches no trainable.*nearest to it: position\.weight"):
-        param_groups(model, [Rule("positions.weight"), Rule(".*")])
-    with pytest.raises(ValueError, match=r"earlier rules take .*unusual\.weight; move it up"):
-        param_groups(model, [Rule(".*"), Rule("unusual")])
+    rules = [Rule("weight$", exclude="embed|norm"), Rule("embed"), Rule(".*", ndim=1)]
+    assert [group["param_names"] for group in param_groups(model, rules)] == [
+        ["blocks.0.up.weight", "unusual.weight"],
+        ["embed.weight"],
+        NAMES[2],
+    ]
+
+
+def test_exactly_takes_these_names_only():
+    rules = [Rule(exactly(["embed.weight"])), Rule(".*", exclude=exactly(["embed.weight"]))]
+    assert [len(group["params"]) for group in param_groups(Tiny(), rules)] == [1, 5]
+    assert not Rule(exactly(["a.b"])).matches(["a.bc", "axb", "x.a.b"], torch.zeros(1))
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    with pytest.raises(ValueError, match=r"no rule matches blocks\.0\.norm\.weight.*add a rule"):
+        param_groups(Tiny(), RULES[:2])
+
+
+def test_a_parameter_with_two_rules_is_an_error_whose_remedy_works():
+    general, special = Rule(".*", exclude="norm|bias"), Rule("embed")
+    with pytest.raises(ValueError) as error:
+        param_groups(Tiny(), [general, special, Rule("norm|bias")])
+    message = str(error.value)
+    assert "embed.weight is taken by Rule('.*', exclude='norm|bias') and by Rule('embed')" in message
+    assert "Rule('.*', ..., exclude='norm|bias|embed')" in message
+    rules = [Rule(".*", exclude="norm|bias|embed"), special, Rule("norm|bias")]
+    assert [len(group["params"]) for group in param_groups(Tiny(), rules)] == [2, 1, 3]
+
+
+def test_a_shared_parameter_with_a_rule_for_each_name_is_an_error():
+    rules = [Rule("embed"), Rule("unusual"), Rule("blocks")]
+    with pytest.raises(ValueError, match=r"embed\.weight \(shared, also unusual\.weight\) is taken by"):
+        param_groups(Tiny(tied=True), rules)
+    assert [len(group["params"]) for group in param_groups(Tiny(), rules)] == [1, 1, 4]
+
+
+def test_two_rules_with_one_pattern_are_told_apart_by_ndim():
+    with pytest.raises(ValueError, match="different patterns, or an ndim each"):
+        param_groups(Tiny(), [Rule(".*"), Rule(".*", ndim=2)])
+
+
+def test_a_rule_without_parameters_is_an_error():
+    with pytest.raises(ValueError, match=r"Rule\('embeds.weight'\) matches no trainable.*nearest to it: embed\.weight"):
+        param_groups(Tiny(), [Rule("embeds.weight"), Rule(".*")])
+    with pytest.raises(ValueError, match=r"Rule\('embed', ndim=3\) takes no.*embed\.weight fits its pattern"):
+        param_groups(Tiny(), [Rule("embed", ndim=3), Rule(".*")])
