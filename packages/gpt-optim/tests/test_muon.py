@@ -99,21 +99,20 @@ def test_stacks_equal_one_matrix_at_a_time():
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)
 
 
-def test_equal_shapes_share_one_call():
+def test_blocks_of_one_size_share_a_call_and_missing_gradients_are_zeros():
     shapes = []
 
     def spy(x):
         shapes.append(tuple(x.shape))
         return newton_schulz(x)
 
-    parameters = [nn.Parameter(torch.randn(8, 4)) for _ in range(3)] + [nn.Parameter(torch.randn(4, 8))]
-    optimizer = Muon([{"params": parameters[:3], "split": (4, 4)}, {"params": parameters[3:]}], orthogonalize=spy)
-    for p in parameters:
+    parameters = [nn.Parameter(torch.randn(12, 4)) for _ in range(2)] + [nn.Parameter(torch.randn(3, 4, 8))]
+    optimizer = Muon([{"params": parameters[:2], "split": (4, 4, 4)}, {"params": parameters[2:]}], orthogonalize=spy)
+    for p in parameters[1:]:
         p.grad = torch.randn_like(p)
-    parameters[0].grad = None
     before = parameters[0].detach().clone()
     optimizer.step()
-    assert shapes == [(4, 4, 4), (1, 4, 8)]
+    assert shapes == [(1, 3, 4, 4)] * 2 + [(1, 1, 4, 8)] * 3, "a CPU takes matrices one by one"
     assert torch.equal(parameters[0], before)
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from gpt_optim.factories import sharding
+from gpt_optim.muon import MuonAdamW
 
 
 def decay_groups(model: nn.Module, weight_decay: float, decay: Literal["matrices", "all"] = "matrices") -> list[dict]:
@@ -35,12 +39,18 @@ def adamw(
     eps: float = 1e-8,
     decay: Literal["matrices", "all"] = "matrices",
     fused: bool = True,
-) -> torch.optim.AdamW:
+    zero: int = 0,
+    process_group: dist.ProcessGroup | None = None,
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over all trainable parameters of `model`.
 
     `fused` takes torch's one-pass kernel: on two CPU cores it is about five times faster than the loop over tensors.
+    zero: ZeRO stage over `process_group`, 1 (behind DDP) or 2 (no DDP); 0 shares nothing.
     """
     if learning_rate <= 0:
         raise ValueError(f"learning_rate must be positive, got {learning_rate}")
     groups = decay_groups(model, weight_decay, decay)
+    if zero:
+        betas = (beta1, beta2)
+        return MuonAdamW(groups, learning_rate, kind="adamw", betas=betas, eps=eps, **sharding(zero, process_group))
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=fused)

@@ -1,37 +1,55 @@
-"""Muon for hidden matrices and AdamW for the rest, in one optimizer.
-
-Shape suffixes: K matrices in a stack, M rows, N columns.
-"""
+"""Muon, NorMuon and AdamW in one optimizer, on one process or many: the same mathematics everywhere."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim.adamw import adamw as fused_adamw
+import torch.distributed as dist
+from torch import Tensor
 
-from gpt_optim.groups import Rule, default_rules, exactly, param_groups
-from gpt_optim.orthogonalize import newton_schulz, polar_express
-
-ORTHOGONALIZERS = {"newton_schulz": newton_schulz, "polar_express": polar_express}
-SCALES: dict[str, Callable[[int, int], float]] = {
-    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
-    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
-}
-QKV = r"(^|\.)(qkv|c_attn)\.weight$"
+from gpt_optim.options import alike, check_group
+from gpt_optim.orthogonalize import newton_schulz
+from gpt_optim.ranks import Ranks, local_part
+from gpt_optim.rows import row_buckets
+from gpt_optim.stacks import stack_of
+from gpt_optim.state import load_state
+from gpt_optim.units import AdamWUnit, MatrixUnit, Orthogonalize, Unit
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Jordan et al. 2024), with decoupled weight decay.
+class MuonAdamW(torch.optim.Optimizer):
+    """One optimizer for a whole model; each group's `kind` chooses its rule.
 
-    A group's `kind` chooses its rule: "muon" (default) or "adamw" (torch's fused kernel, `betas` and `eps`).
-    `split`: the rows of each matrix fused in a weight, e.g. (d, d, d) for queries, keys and values; orthogonalised
-    apart. `scale`: "original" is √max(1, rows/columns), "match_rms_adamw" is 0.2·√max(rows, columns), which suits
-    AdamW's learning rates (arXiv:2502.16982). Matrices of equal shape are orthogonalised in one stack.
+    - "muon": momentum, orthogonalised (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Takes matrices; a
+      parameter of more than two dimensions holds one for each leading index.
+    - "normuon": then rows rescaled to equal mean squares over time (Li et al. 2025, arXiv:2510.05491).
+    - "adamw": AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+
+    Arguments are defaults for groups that do not say otherwise:
+
+    lr, momentum, weight_decay, beta2 (NorMuon), betas and eps (AdamW): may change from step to step.
+    nesterov: look ahead along the momentum.
+    cautious: only entries that the update would shrink decay (Chen et al. 2025, arXiv:2510.12402).
+    scale: how an update grows with its matrix: "original" √max(1, rows/columns); "match_rms_adamw"
+        0.2·√max(rows, columns), for AdamW's learning rates (arXiv:2502.16982); "spectral_unclamped" √(rows/columns).
+    scale_decay: decay by lr·scale·weight_decay (speedrun, nanochat) instead of lr·weight_decay (torch).
+    split: the rows of each matrix fused in a weight, e.g. (d, d, d) for queries, keys and values; updated apart.
+    transposed: the weight is stored (in, out), as in Hugging Face's GPT-2; split and scale refer to its transpose.
+    every: update at every n-th step only; until then gradients add up, and `zero_grad` leaves them.
+    orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
+    compile: compile the update rules; changing rates does not compile again.
+
+    process_group: share state and work among these processes (ZeRO); None is one process. With gradients="local" each
+    process has those of its own batches, and `step` averages them: no DistributedDataParallel (ZeRO-2). "averaged":
+    they are equal everywhere already (ZeRO-1 behind DDP). Parameters may instead be DTensors, sharded by FSDP2's
+    `fully_shard`; then no group is given. In every case weights are the same as on one process up to rounding.
+
+    bfloat16 parameters: state is float32, and Muon's and NorMuon's weights have 16 more bits in it. A parameter without
+    a gradient has a zero gradient. All state is allocated here, with equal keys on every process: `state_dict()` can
+    be given to torch.distributed.checkpoint as it is, which also fits it to another number of processes.
+
+    ValueError: an unknown option, a value out of range, or a parameter that a rule cannot take.
     """
 
     def __init__(
@@ -41,163 +59,146 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         nesterov: bool = True,
         weight_decay: float = 0.0,
-        scale: Literal["original", "match_rms_adamw"] = "original",
+        *,
+        kind: Literal["muon", "normuon", "adamw"] = "muon",
+        cautious: bool = False,
+        scale: Literal["original", "match_rms_adamw", "spectral_unclamped"] = "original",
+        scale_decay: bool = False,
         split: Sequence[int] | None = None,
+        transposed: bool = False,
+        beta2: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
-        orthogonalize: Callable[[Tensor], Tensor] = newton_schulz,
+        every: int = 1,
+        orthogonalize: Orthogonalize = newton_schulz,
+        compile: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+        gradients: Literal["local", "averaged"] = "local",
     ):
+        if gradients not in ("local", "averaged"):
+            raise ValueError(f"gradients must be 'local' or 'averaged', got {gradients!r}")
+        self.orthogonalize, self.compile, self.process_group = orthogonalize, compile, process_group
+        self.averaged = gradients == "averaged"
+        self._units: list[Unit] = []
+        self._discard = False
         options: dict[str, Any] = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
-        options |= {"scale": scale, "split": split, "betas": betas, "eps": eps}
-        # "fused" tells torch, when it loads a state, to put the step counts on the parameters' device.
-        super().__init__(params, {"kind": "muon", "fused": True, **options})
-        self.orthogonalize = orthogonalize
+        options |= {"kind": kind, "cautious": cautious, "scale": scale, "scale_decay": scale_decay}
+        options |= {"split": split, "transposed": transposed, "beta2": beta2, "betas": betas, "eps": eps}
+        super().__init__(params, options | {"every": every})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            _check(self.param_groups[-1])
+            check_group(group, self.defaults)
+            group.setdefault("step", 0)
+            units = self._units_of(group)
         except ValueError:
             self.param_groups.pop()
             raise
+        self._units += units
+
+    def _units_of(self, group: dict[str, Any]) -> list[Unit]:
+        units: list[Unit] = []
+        for params in alike(group["params"], by_shape=group["kind"] != "adamw"):
+            ranks = Ranks(self.process_group, local_part(params[0]).device.type)
+            if group["kind"] == "adamw":
+                buckets = row_buckets(params, ranks, self.averaged)
+                units += [AdamWUnit(bucket, group, self.state, self.compile) for bucket in buckets]
+            else:
+                stack = stack_of(params, ranks, self.averaged)
+                units.append(MatrixUnit(stack, group, self.state, self.orthogonalize, self.compile))
+        return units
+
+    def _due(self) -> list[Unit]:
+        """The units of this step: AdamW's first, so that their results travel while matrices are orthogonalised."""
+        due = [unit for unit in self._units if (unit.group["step"] + 1) % unit.group["every"] == 0]
+        return sorted(due, key=lambda unit: isinstance(unit, MatrixUnit))
+
+    @torch.no_grad()
+    def reduce_gradients(self) -> None:
+        """Launch the averaging of gradients over the processes; `step` does it where nobody did. Collective.
+
+        The parameters' own gradients are gone then: they are in the optimizer, until the step or `zero_grad`.
+        """
+        for unit in reversed(self._due()):  # the matrices' first: theirs are the largest, and needed last
+            unit.bucket.start()
+
+    @torch.no_grad()
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Scale the gradients of this step down to the global norm `max_norm`, after averaging; 0 only measures.
+
+        Returns their norm before, 0-d and equal on every process. Collective.
+        """
+        self.reduce_gradients()
+        buckets = [unit.bucket for unit in self._due()]
+        gradients = [bucket.gradients() for bucket in buckets]
+        device = local_part(self.param_groups[0]["params"][0]).device
+        total = _sum_of_squares([g for _, common in gradients for g in common], device)
+        for group in dict.fromkeys(bucket.ranks.group for bucket in buckets):
+            held = [ours for bucket, (ours, _) in zip(buckets, gradients, strict=True) if bucket.ranks.group is group]
+            part = _sum_of_squares([g for ours in held for g in ours], device)
+            if group is not None:
+                dist.all_reduce(part, group=group)
+            total = total + part
+        norm = total.sqrt()
+        self._discard = not bool(norm.isfinite())
+        if max_norm:
+            coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            every = [g for ours, common in gradients for g in (*ours, *common)]
+            torch._foreach_mul_(every, coefficient)
+        return norm
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Average, update, and wait until every process has the new weights. Collective."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.reduce_gradients()
+        due = self._due()
+        for unit in due:
+            unit.bucket.gradients()
+            unit.update()
+        for unit in due:
+            unit.bucket.finish()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            if group["kind"] == "adamw":
-                self._adamw(group, params)
-            else:
-                self._muon(group, params)
+            group["step"] += 1
         return loss
 
-    def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        for p in params:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        grads = [p.grad for p in params if p.grad is not None]
-        averages = [self.state[p]["momentum_buffer"] for p in params]
-        torch._foreach_lerp_(averages, grads, 1.0 - group["momentum"])
-        directions = torch._foreach_lerp(grads, averages, group["momentum"]) if group["nesterov"] else averages
-        if group["weight_decay"]:
-            torch._foreach_mul_(params, 1.0 - group["lr"] * group["weight_decay"])
-        for weights, blocks in _equal_shapes(params, directions, group["split"]):
-            update_KMN = self.orthogonalize(torch.stack(blocks))
-            rate = group["lr"] * SCALES[group["scale"]](*update_KMN.shape[-2:])
-            torch._foreach_add_(weights, list(update_KMN.unbind()), alpha=-rate)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients that the last step used; groups that wait for their turn (`every`) keep adding up.
 
-    def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        for p in params:
-            if not self.state[p]:
-                step = torch.zeros((), dtype=torch.float32, device=p.device)
-                moments = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                self.state[p].update(step=step, **moments)
-        states = [self.state[p] for p in params]
-        fused_adamw(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        After a norm that was not finite all are cleared.
+        """
+        for group in self.param_groups:
+            if group["step"] % group["every"] and not self._discard:
+                continue
+            for p in group["params"]:
+                if set_to_none:
+                    p.grad = None
+                elif p.grad is not None:
+                    p.grad.detach_().zero_()
+        for unit in self._units:
+            unit.bucket.forget()
+        self._discard = False
+
+    def expected_state_bytes(self) -> int:
+        """Bytes of this process's state, from the parameters' shapes and the number of processes."""
+        return sum(unit.expected_bytes() for unit in self._units)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of an equal optimizer on as many processes.
+
+        From another number of processes: `torch.distributed.checkpoint.load` into this optimizer's own state_dict
+        first. ValueError: the groups, keys or shapes differ.
+        """
+        load_state(self, state_dict)
 
 
-def muon(
-    model: nn.Module,
-    learning_rate: float = 0.02,
-    adamw_learning_rate: float = 6e-4,
-    momentum: float = 0.95,
-    weight_decay: float = 0.0,
-    scale: Literal["original", "match_rms_adamw"] = "original",
-    orthogonalizer: Literal["newton_schulz", "polar_express"] = "newton_schulz",
-    beta1: float = 0.9,
-    beta2: float = 0.95,
-    eps: float = 1e-8,
-    qkv: str = QKV,
-) -> Muon:
-    """Muon on the hidden matrices of `model`, AdamW on embeddings, head and vectors (`default_rules`).
-
-    Weights whose name matches `qkv` and that have more rows than columns hold queries (as many rows as columns), keys
-    and values, in this order; each is orthogonalised by itself.
-    """
-    for name, rate in (("learning_rate", learning_rate), ("adamw_learning_rate", adamw_learning_rate)):
-        if rate <= 0:
-            raise ValueError(f"{name} must be positive, got {rate}")
-    if orthogonalizer not in ORTHOGONALIZERS:
-        raise ValueError(f"orthogonalizer must be one of {', '.join(ORTHOGONALIZERS)}, got {orthogonalizer!r}")
-    rules = default_rules(model, adamw={"lr": adamw_learning_rate})
-    if rules[0].options["kind"] != "muon":
-        raise ValueError("the model has no hidden matrix for Muon (all are embeddings or a head): use adamw")
-    return Muon(
-        param_groups(model, _hidden_rules(model, rules[0], qkv) + rules[1:]),
-        lr=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        scale=scale,
-        betas=(beta1, beta2),
-        eps=eps,
-        orthogonalize=ORTHOGONALIZERS[orthogonalizer],
-    )
-
-
-def _hidden_rules(model: nn.Module, hidden: Rule, qkv: str) -> list[Rule]:
-    """The `hidden` rule, after one for each shape of fused queries, keys and values among its matrices."""
-    by_split: dict[tuple[int, ...] | None, list[str]] = {}
-    for name, p in model.named_parameters():
-        if not re.search(hidden.pattern, name):
-            continue
-        split = None
-        if re.search(qkv, name) and p.size(0) > p.size(1):
-            key_rows, odd = divmod(p.size(0) - p.size(1), 2)
-            if odd:
-                raise ValueError(f"{name} of shape {tuple(p.shape)} is no stack of queries, keys, values: narrow qkv")
-            split = (p.size(1), key_rows, key_rows)
-        by_split.setdefault(split, []).append(name)
-    return [Rule(exactly(names), {**hidden.options, "split": split}) for split, names in by_split.items()]
-
-
-def _equal_shapes(
-    weights: list[Tensor], directions: Sequence[Tensor], split: Sequence[int] | None
-) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
-    """Views of the weights' blocks and their directions, gathered by shape and device."""
-    stacks: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-    for weight, direction in zip(weights, directions, strict=True):
-        rows = list(split) if split else [weight.size(-2)]
-        for block, part in zip(weight.split(rows, dim=-2), direction.split(rows, dim=-2), strict=True):
-            stack = stacks.setdefault((block.shape, block.dtype, block.device), ([], []))
-            stack[0].append(block)
-            stack[1].append(part)
-    return stacks.values()
-
-
-def _check(group: dict[str, Any]) -> None:
-    if group["kind"] not in ("muon", "adamw"):
-        raise ValueError(f"a group's kind must be 'muon' or 'adamw', got {group['kind']!r}")
-    if group["lr"] < 0 or group["weight_decay"] < 0:
-        raise ValueError(f"lr and weight_decay must not be negative, got {group['lr']}, {group['weight_decay']}")
-    if group["kind"] == "adamw":
-        return
-    if group["scale"] not in SCALES:
-        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {group['scale']!r}")
-    if not 0.0 <= group["momentum"] < 1.0:
-        raise ValueError(f"momentum must lie in [0, 1), got {group['momentum']}")
-    for p in group["params"]:
-        if p.dim() < 2:
-            raise ValueError(f"Muon takes matrices, got a parameter of shape {tuple(p.shape)}: use kind='adamw' for it")
-        if group["split"] and sum(group["split"]) != p.size(-2):
-            raise ValueError(f"split {tuple(group['split'])} must add up to the rows of every matrix, got {p.size(-2)}")
+def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
+    if not tensors:
+        return torch.zeros((), device=device)
+    norms = torch._foreach_norm(tensors, dtype=torch.promote_types(tensors[0].dtype, torch.float32))
+    return torch.stack(norms).square().sum()

@@ -1,0 +1,81 @@
+"""Where a group's tensors are: which of them this process updates, how gradients come and how results go.
+
+A bucket is used in this order: `start` (launch the reduction of gradients), `gradients` (wait for it), `update`, then
+`finish` (wait until every process has the new weights). All buckets start before the first one is updated, so that
+communication and work overlap. Every process walks the same buckets in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gpt_optim.ranks import Ranks, local_part
+
+Tensors = list[Tensor]
+
+
+class Bucket(Protocol):
+    ranks: Ranks
+
+    def start(self) -> None: ...
+
+    def gradients(self) -> tuple[Tensors, Tensors]:
+        """What of the averaged gradients only this process has, and what every process has alike."""
+        ...
+
+    def finish(self) -> None: ...
+
+    def forget(self) -> None:
+        """Drop gradients that were reduced and not used."""
+        ...
+
+
+def grad_of(parameter: Tensor) -> Tensor:
+    """This process's part of the gradient. A parameter that got none has a zero gradient: every process must take
+    part in every collective, and one process must do what many do."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return local_part(parameter.grad)
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """float32 for narrower parameters too: a moving average in bfloat16 stops moving."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+class Pending:
+    """Gradients under way in a buffer of their own, so that a step can be given up and taken again.
+
+    The parameters' `.grad` is freed once it is in the buffer; a new one there means a new backward pass, and that the
+    buffer is out of date.
+    """
+
+    def __init__(self, params: Tensors):
+        self.params = params
+        self.work: dist.Work | None = None
+        self.held: Tensor | None = None
+
+    @property
+    def is_current(self) -> bool:
+        return self.held is not None and all(p.grad is None for p in self.params)
+
+    def launch(self, work: dist.Work | None, result: Tensor) -> None:
+        self.work, self.held = work, result
+        for p in self.params:
+            p.grad = None
+
+    def wait(self) -> Tensor:
+        assert self.held is not None, "start() comes first"
+        if self.work is not None:
+            self.work.wait()
+            self.work = None
+        return self.held
+
+    def forget(self) -> None:
+        if self.work is not None:
+            self.work.wait()
+        self.work = self.held = None

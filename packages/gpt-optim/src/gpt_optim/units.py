@@ -1,0 +1,153 @@
+"""Units: a bucket of parameters with the state that an update rule keeps for it. A step is a walk over units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from functools import partial
+from math import prod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gpt_optim import updates
+from gpt_optim.buckets import Bucket, Tensors, state_dtype
+from gpt_optim.rows import SharedRows, Whole
+from gpt_optim.stacks import Stack
+
+Group = dict[str, Any]
+State = MutableMapping[Tensor, dict[str, Any]]
+Orthogonalize = Callable[[Tensor], Tensor]
+
+
+class Unit(Protocol):
+    group: Group
+
+    @property
+    def bucket(self) -> Bucket: ...
+
+    def update(self) -> None:
+        """Update the state and the weights of this process; the bucket's `finish` brings the rest."""
+        ...
+
+    def expected_bytes(self) -> int:
+        """Bytes of this process's state, computed from shapes."""
+        ...
+
+
+class MatrixUnit:
+    """Matrices of one shape with their momentum, for Muon and NorMuon.
+
+    Momentum is float32 at least. bfloat16 weights get the 16 bits that make float32 of them (`updates.subtract`).
+    """
+
+    def __init__(self, stack: Stack, group: Group, state: State, orthogonalize: Orthogonalize, compiled: bool):
+        self.bucket, self.group, self.compiled = stack, group, compiled
+        stored = (stack.rows, stack.columns)
+        rows, columns = reversed(stored) if group["transposed"] else stored
+        self.blocks = updates.Blocks.of(group["split"] or (rows,))
+        factors = [updates.SCALES[group["scale"]](run.rows, columns) for run in self.blocks]
+        same = len(set(factors)) == 1  # then it is cheaper to scale the rate than every update
+        self.scale, self.factors = (factors[0], [1.0] * len(factors)) if same else (1.0, factors)
+
+        first = stack.params[0]
+        dtype = state_dtype(first)
+        state[first]["momentum_buffer"], self.average_kRN = stack.zeros(stored, dtype)
+        self.second_moments: Tensors = []
+        for i, run in enumerate(self.blocks if group["kind"] == "normuon" else ()):
+            state[first][f"second_moment_{i}"], local = stack.zeros(run.second_moment_shape(columns), dtype)
+            self.second_moments.append(local)
+        self.low_bits: Tensors = []
+        if first.dtype == torch.bfloat16:
+            by_param, self.low_bits = stack.zero_low_bits()
+            for p, low in by_param.items():
+                state[p]["low_bits"] = low
+
+        constants = {"blocks": self.blocks, "factors": self.factors, "orthogonalize": orthogonalize}
+        self._direction = partial(_maybe_compiled(updates.muon_direction, compiled), **constants)
+        self._subtract = _maybe_compiled(updates.subtract, compiled)
+
+    def update(self) -> None:
+        self.bucket.update(self._direct, self._apply)
+
+    def _direct(self, grad_kRN: Tensor, place: slice) -> Tensor:
+        return self._direction(
+            grad_kRN,
+            self.average_kRN[place],
+            [moment[place] for moment in self.second_moments],
+            momentum=self._scalar(self.group["momentum"]),
+            beta2=self._scalar(self.group["beta2"]),
+            nesterov=self.group["nesterov"],
+            transposed=self.group["transposed"],
+        )
+
+    def _apply(self, weights: Tensors, subtracted: Tensors, place: slice) -> None:
+        lr, weight_decay = self.group["lr"], self.group["weight_decay"]
+        self._subtract(
+            weights,
+            subtracted,
+            self.low_bits[place],
+            lr=self._scalar(lr * self.scale),
+            decay=self._scalar(lr * weight_decay * (self.scale if self.group["scale_decay"] else 1.0)),
+            cautious=self.group["cautious"],
+        )
+
+    def _scalar(self, value: float) -> float | Tensor:
+        return torch.tensor(value) if self.compiled else value
+
+    def expected_bytes(self) -> int:
+        stack, width = self.bucket, torch.finfo(state_dtype(self.bucket.params[0])).bits // 8
+        columns = stack.rows if self.group["transposed"] else stack.columns
+        entries = stack.rows * stack.columns
+        if self.group["kind"] == "normuon":
+            entries += sum(prod(run.second_moment_shape(columns)) for run in self.blocks)
+        low = 2 * stack.num_weights_here if self.low_bits else 0
+        return width * entries * (stack.own.stop - stack.own.start) + low
+
+
+class AdamWUnit:
+    """Tensors with their two moments. Moments are float32 at least, so that bfloat16 weights can be trained."""
+
+    def __init__(self, bucket: Whole | SharedRows, group: Group, state: State, compiled: bool):
+        self.bucket, self.group, self.compiled = bucket, group, compiled
+        wholes, self.first = bucket.zeros()
+        for p, whole in zip(bucket.params, wholes, strict=True):
+            state[p]["exp_avg"] = whole
+        wholes, self.second = bucket.zeros()
+        for p, whole in zip(bucket.params, wholes, strict=True):
+            state[p]["exp_avg_sq"] = whole
+        self._exact = _maybe_compiled(updates.adamw_exact, compiled)
+
+    def update(self) -> None:
+        self.bucket.update(self._apply)
+
+    def _apply(self, weights: Tensors, grads: Tensors) -> None:
+        group = self.group
+        (beta1, beta2), t = group["betas"], (group["step"] + 1) // group["every"]
+        if weights[0].dtype == self.first[0].dtype and not group["cautious"]:
+            rates = {"lr": group["lr"], "betas": group["betas"], "eps": group["eps"]}
+            updates.adamw(weights, grads, self.first, self.second, step=t, weight_decay=group["weight_decay"], **rates)
+            return
+        scalar = torch.tensor if self.compiled else float
+        self._exact(
+            weights,
+            grads,
+            self.first,
+            self.second,
+            lr=scalar(group["lr"]),
+            decay=scalar(group["lr"] * group["weight_decay"]),
+            correction1=scalar(1.0 - beta1**t),
+            correction2=scalar(1.0 - beta2**t),
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            cautious=group["cautious"],
+        )
+
+    def expected_bytes(self) -> int:
+        width = torch.finfo(state_dtype(self.bucket.params[0])).bits // 8
+        return 2 * width * self.bucket.num_weights_here
+
+
+def _maybe_compiled(function: Callable, compiled: bool) -> Callable:
+    return torch.compile(function, fullgraph=True, dynamic=False) if compiled else function

@@ -1,0 +1,180 @@
+"""What each process of the distributed tests runs: a small model trained under every strategy, against one process."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt_optim import MuonAdamW, Rule, param_groups, polar_express
+
+WIDTH, VOCABULARY = 16, 131  # neither the 131 rows of the embedding nor the 5 blocks divide by 2, 3 or 4
+ORTHOGONALIZE = partial(polar_express, dtype=torch.float32)
+STEPS, SAVED_AFTER = 5, 3
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 2 * WIDTH, bias=False)  # 16 query rows, 8 key rows, 8 value rows
+        self.up = nn.Linear(2 * WIDTH, 4 * WIDTH, bias=False)
+        self.down = nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x):
+        return x + self.down(torch.tanh(self.up(self.qkv(self.norm(x)))))
+
+
+class Model(nn.Module):
+    def __init__(self, bank=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(5))
+        self.bank = nn.Parameter(torch.randn(3, WIDTH, WIDTH) / 4) if bank else None
+        self.head = nn.Linear(WIDTH, VOCABULARY)
+        self.gain = nn.Parameter(torch.ones(WIDTH))
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x)
+        for matrix in self.bank if self.bank is not None else ():
+            x = x + torch.tanh(x @ matrix)
+        return self.head(x * self.gain)
+
+
+def groups(model, kind):
+    rules = [
+        Rule(r"qkv", {"kind": kind, "split": (16, 8, 8)}),
+        Rule(r"up|down\.weight|bank", {"kind": kind}),
+        Rule(r"embed|head\.weight", {"kind": "adamw", "lr": 3e-3, "every": 2}),
+        Rule(r"norm|bias|gain", {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.0}),
+    ]
+    return param_groups(model, rules)
+
+
+def optimizer_for(model, kind, **options):
+    # Polar Express multiplies small singular values, and their rounding errors, by up to 989: hence the small rate.
+    # Cautious decay is off since it jumps where an update is within rounding of zero.
+    return MuonAdamW(groups(model, kind), lr=0.005, weight_decay=0.1, orthogonalize=ORTHOGONALIZE, **options)
+
+
+def loss_of(model, step, share):
+    """The loss on this process's `share` of a batch of 24 sequences; all shares are of one size."""
+    ids = torch.randint(VOCABULARY, (24, 6), generator=torch.Generator().manual_seed(step))[share]
+    return nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+
+
+def train(model, optimizer, first, last, share=slice(None), clip=0.5):
+    """Norms of the gradients before clipping, in steps `first` to `last`."""
+    norms = []
+    for step in range(first, last):
+        loss_of(model, step, share).backward()
+        norms.append(float(optimizer.clip_grad_norm_(clip)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return norms
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def weights(model):
+    return {name.removeprefix("module."): whole(p.detach()).clone() for name, p in model.named_parameters()}
+
+
+def distance(model, expected):
+    found = weights(model)
+    assert found.keys() == expected.keys()
+    return max(float((found[name] - expected[name]).abs().max()) for name in expected)
+
+
+def alone(kind, bank):
+    """The run on one process: weights after the save and at the end, the norms, and the optimizer."""
+    model = Model(bank)
+    optimizer = optimizer_for(model, kind)
+    norms = train(model, optimizer, 0, SAVED_AFTER)
+    middle = weights(model)
+    norms += train(model, optimizer, SAVED_AFTER, STEPS)
+    return middle, weights(model), norms, optimizer
+
+
+def shared(kind, strategy, rank, world):
+    """The model under `strategy` and its optimizer."""
+    model = Model(bank=strategy != "fsdp")
+    if strategy == "fsdp":
+        mesh = init_device_mesh("cpu", (world,))
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model, optimizer_for(model, kind)
+    gradients = "averaged" if strategy == "zero1" else "local"
+    optimizer = optimizer_for(model, kind, process_group=dist.group.WORLD, gradients=gradients)
+    return (DistributedDataParallel(model) if strategy == "zero1" else model), optimizer
+
+
+def state_bytes(optimizer):
+    local = [t.to_local() if isinstance(t, DTensor) else t for s in optimizer.state.values() for t in s.values()]
+    return sum(t.numel() * t.element_size() for t in local)
+
+
+def identical(model):
+    """Whether every process has the same bits in every weight."""
+    flat = torch.cat([whole(p.detach()).flatten() for p in model.parameters()])
+    first = flat.clone()
+    dist.broadcast(first, src=0)
+    same = torch.tensor(float(torch.equal(first, flat)))
+    dist.all_reduce(same, op=dist.ReduceOp.MIN)
+    return bool(same)
+
+
+def state_of(model, optimizer):
+    return {"model": getattr(model, "module", model).state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def compare(rank, world, folder, kinds, strategies, resume_from):
+    report = {}
+    share = slice(rank * 24 // world, (rank + 1) * 24 // world)
+    for kind in kinds:
+        for strategy in strategies:
+            middle, end, norms, single = alone(kind, bank=strategy != "fsdp")
+            model, optimizer = shared(kind, strategy, rank, world)
+            found = train(model, optimizer, 0, SAVED_AFTER, share)
+            saved = folder / f"{kind}_{strategy}_{world}"
+            dcp.save(state_of(model, optimizer), checkpoint_id=str(saved))
+            entry = {"middle": distance(model, middle)}
+            found += train(model, optimizer, SAVED_AFTER, STEPS, share)
+            entry["end"] = distance(model, end)
+            entry["identical"] = identical(model)
+            entry["norms"] = max(abs(a - b) / b for a, b in zip(found, norms, strict=True))
+            entry["bytes"] = [state_bytes(optimizer), optimizer.expected_state_bytes(), state_bytes(single)]
+            if resume_from:
+                model, optimizer = shared(kind, strategy, rank, world)
+                state = state_of(model, optimizer)
+                dcp.load(state, checkpoint_id=str(folder / f"{kind}_{strategy}_{resume_from}"))
+                getattr(model, "module", model).load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                train(model, optimizer, SAVED_AFTER, STEPS, share)
+                entry["resumed"] = distance(model, end)
+            report[f"{kind} {strategy}"] = entry
+    return report
+
+
+def main(rank, world, folder, kinds, strategies, resume_from=None):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world, init_method=f"file://{folder}/rendezvous_{world}")
+    try:
+        report = compare(rank, world, Path(folder), kinds, strategies, resume_from)
+        (Path(folder) / f"report_{world}_{rank}.json").write_text(json.dumps(report))
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
