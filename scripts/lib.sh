@@ -68,8 +68,9 @@ quoted() {
   printf '%s\n' "${line% }"
 }
 
-# Run a command; in a dry run, print it as a shell would read it.
-run() { if [[ ${flag[dry-run]} ]]; then quoted "$@"; else "$@"; fi; }
+# Run a command; in a dry run, print it as a shell would read it, after `dry_prefix`.
+dry_prefix=""
+run() { if [[ ${flag[dry-run]} ]]; then printf '%s%s\n' "$dry_prefix" "$(quoted "$@")"; else "$@"; fi; }
 
 # check_app ROOT: words[0] is something of this repository that can be staged and run.
 check_app() {
