@@ -50,14 +50,97 @@ def test_lr_range_test_is_one_in_the_middle():
     assert [schedule(0), schedule(5), schedule(10)] == pytest.approx([0.08208, 1.0, 12.18249], rel=1e-4)
 
 
+@pytest.mark.parametrize(("step", "rate"), [(0, 8.3916e-7), (714, 6e-4), (10_123, 3.3e-4), (19_531, 6e-5)])
+def test_cosine_whose_warmup_starts_above_zero(step, rate):
+    schedule = schedules.cosine(max_steps=19_531, warmup_iters=715, warmup_offset=1)
+    assert 6e-4 * schedule(step) == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 0.025), (39, 1.0), (350, 1.0), (351, 0.998538), (675, 0.525), (1000, 0.05)]
+)
+def test_warmdown_of_nanochat(step, factor):
+    schedule = schedules.constant(max_steps=1000, warmup_iters=40, cooldown_frac=0.65, end_factor=0.05, warmup_offset=1)
+    assert schedule(step) == pytest.approx(factor, rel=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "middle"), [("linear", 0.6), ("cosine", 0.6), ("sqrt", 0.2 + 0.8 * (1 - 0.5**0.5))])
+def test_warmup_stable_decay_in_every_shape(shape, middle):
+    schedule = schedules.warmup_stable_decay(100, 10, cooldown_iters=20, end_factor=0.2, shape=shape)
+    assert [schedule(step) for step in (0, 5, 10, 79, 80)] == [0.0, 0.5, 1.0, 1.0, 1.0]
+    assert [schedule(step) for step in (90, 100, 1000)] == pytest.approx([middle, 0.2, 0.2])
+    values = [schedule(step) for step in range(80, 101)]
+    assert all(a > b for a, b in itertools.pairwise(values))
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [
+        *[(0, 1.0), (504, 1.0), (505, 1.52), (681, 1.52), (682, 1.518297), (750, 1.402518), (1009, 0.961535)],
+        *[(1010, 1.086990), (1262, 0.594472), (1514, 0.101954), (1515, 0.1), (1554, 0.1)],
+    ],
+)
+def test_stages_of_the_speedrun(step, factor):
+    assert schedules.stages(max_steps=1515)(step) == pytest.approx(factor, abs=5e-7)
+
+
+def test_stages_without_a_cooldown_and_with_boundaries():
+    schedule = schedules.stages(10, factors=(1.0, 2.0), boundaries=(3,), cooldown_frac=0.0)
+    assert [schedule(step) for step in range(11)] == [1.0] * 3 + [2.0] * 8
+    to_zero = schedules.stages(4, factors=(2.0,), cooldown_frac=1.0, end_factor=0.0)
+    assert [to_zero(step) for step in (0, 1, 4, 9)] == [2.0, 1.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("step", "value"), [(0, 0.85), (150, 0.90), (300, 0.95), (10_000, 0.95)])
+def test_momentum_of_muon(step, value):
+    assert schedules.momentum()(step) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("step", "value"),
+    [(0, 0.85), (150, 0.90), (250, 0.933333), (300, 0.95), (1505, 0.95), (1514, 0.932), (1554, 0.852), (1600, 0.85)],
+)
+def test_momentum_of_the_speedrun(step, value):
+    assert schedules.momentum(max_steps=1555, cooldown_iters=50)(step) == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("step", "value"), [(0, 0.85), (200, 0.91), (400, 0.97), (1000, 0.97), (1500, 0.935), (2000, 0.9)]
+)
+def test_momentum_that_falls_with_the_learning_rate(step, value):
+    schedule = schedules.momentum(400, peak=0.97, max_steps=2000, cooldown_iters=1000, end=0.90)
+    assert schedule(step) == pytest.approx(value)
+
+
+def test_weight_decay_falls_to_zero():
+    linear, cosine = schedules.weight_decay_linear(8), schedules.weight_decay_cosine(8)
+    assert [linear(step) for step in (0, 2, 4, 8, 9)] == [1.0, 0.75, 0.5, 0.0, 0.0]
+    assert [cosine(step) for step in (0, 2, 4, 8, 9)] == pytest.approx([1.0, 0.853553, 0.5, 0.0, 0.0])
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: schedules.cosine(max_steps=0), "max_steps must be at least 1"),
         (lambda: schedules.cosine(max_steps=5, warmup_iters=6), "warmup_iters"),
         (lambda: schedules.linear(max_steps=5, end_factor=2), "end_factor"),
+        (lambda: schedules.linear(max_steps=5, warmup_offset=2), "warmup_offset"),
         (lambda: schedules.constant(max_steps=5, cooldown_iters=2, cooldown_frac=0.5), "not both"),
         (lambda: schedules.constant(max_steps=5, warmup_iters=3, cooldown_iters=3), "exceed"),
+        (lambda: schedules.constant(max_steps=5, cooldown_iters=6), "cooldown must lie between 0 and max_steps=5"),
+        (lambda: schedules.warmup_stable_decay(max_steps=5, shape="step"), "linear, cosine, sqrt, got 'step'"),
+        (lambda: schedules.lr_range_test(max_steps=0), "max_steps"),
         (lambda: schedules.nanogpt(1e-3, 2e-3, 1, 10), "min_lr"),
+        (lambda: schedules.nanogpt(1e-3, 1e-4, 10, 10), "warmup_iters"),
+        (lambda: schedules.stages(10, factors=(1.0, 0.0)), "factors must be positive"),
+        (lambda: schedules.stages(10, factors=(1.0, 2.0), boundaries=(3, 5)), "2 factors need 1 of them, got"),
+        (lambda: schedules.stages(10, factors=(1.0, 2.0, 3.0), boundaries=(5, 3)), "increasing"),
+        (lambda: schedules.stages(10, cooldown_frac=1.5), "cooldown_frac"),
+        (lambda: schedules.momentum(peak=1.0), "peak=1.0"),
+        (lambda: schedules.momentum(warmup_iters=-1), "cannot be negative"),
+        (lambda: schedules.momentum(cooldown_iters=5), "needs max_steps"),
+        (lambda: schedules.momentum(warmup_iters=8, max_steps=10, cooldown_iters=5), "exceed max_steps=10"),
+        (lambda: schedules.weight_decay_linear(0), "max_steps"),
     ],
 )
 def test_impossible_schedules_are_refused(build, message):

@@ -119,11 +119,3 @@ def _idle(rule: Rule, names: Mapping[nn.Parameter, list[str]]) -> str:
 def _listing(names: list[str], most: int = 5) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def __getattr__(name: str) -> Any:  # default_rules moved to gpt_optim.rules, which imports this module
-    if name == "default_rules":
-        from gpt_optim.rules import default_rules
-
-        return default_rules
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,29 @@
-"""Learning-rate schedules: pure functions of the step, as multipliers of each group's base learning rate.
+"""Schedules of learning rate, momentum and weight decay: pure functions of the step.
 
-A factory takes the shape of the schedule and returns `schedule(step) -> factor`; `step` is the 0-based index of the
-optimizer step about to be taken. Multipliers, not rates, so one schedule serves groups with different base rates.
+A factory takes the shape of the schedule and returns `schedule(step) -> value`; `step` is the 0-based index of the
+optimizer step about to be taken. Those of learning rate and weight decay return multipliers, so that one schedule
+serves groups with different base values; `momentum` returns the momentum itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 Schedule = Callable[[int], float]
 
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+    "sqrt": lambda progress: 1.0 - math.sqrt(progress),
+}
+"""From 1 down to 0 while progress goes from 0 to 1. "sqrt": 1 − √progress (Hägele et al. 2024, arXiv:2405.18392)."""
 
-def _check(max_steps: int, warmup_iters: int, end_factor: float) -> None:
+
+def _check(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: int = 0) -> None:
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     if warmup_iters < 0 or warmup_iters > max_steps:
         raise ValueError(
             f"warmup_iters must lie between 0 and max_steps={max_steps}, got {warmup_iters}; "
@@ -20,30 +31,35 @@ def _check(max_steps: int, warmup_iters: int, end_factor: float) -> None:
         )
     if not 0.0 <= end_factor <= 1.0:
         raise ValueError(f"end_factor is a fraction of the base rate in [0, 1], got {end_factor}")
+    if warmup_offset not in (0, 1):
+        raise ValueError(f"warmup_offset is 0 (the first rate is 0) or 1 (it is 1/warmup_iters), got {warmup_offset}")
 
 
-def _decay(max_steps: int, warmup_iters: int, end_factor: float, shape: Callable[[float], float]) -> Schedule:
-    """Linear warm-up from 0, then `shape(progress)` from 1 down to 0, rescaled to end at `end_factor`."""
-    _check(max_steps, warmup_iters, end_factor)
+def _decay(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: int, shape: str) -> Schedule:
+    """Linear warm-up, then the decay of this shape from 1 down to `end_factor`."""
+    _check(max_steps, warmup_iters, end_factor, warmup_offset)
 
     def schedule(step: int) -> float:
         if step < warmup_iters:
-            return step / warmup_iters
+            return (step + warmup_offset) / warmup_iters
         if step >= max_steps:
             return end_factor
-        return end_factor + (1.0 - end_factor) * shape((step - warmup_iters) / (max_steps - warmup_iters))
+        return end_factor + (1.0 - end_factor) * DECAYS[shape]((step - warmup_iters) / (max_steps - warmup_iters))
 
     return schedule
 
 
-def cosine(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1) -> Schedule:
-    """Cosine decay (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, one cycle) after a linear warm-up."""
-    return _decay(max_steps, warmup_iters, end_factor, lambda p: 0.5 * (1.0 + math.cos(math.pi * p)))
+def cosine(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1, warmup_offset: int = 0) -> Schedule:
+    """Cosine decay (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, one cycle) after a linear warm-up.
+
+    The warm-up is (step + warmup_offset)/warmup_iters: it starts at 0, or with warmup_offset=1 one step above.
+    """
+    return _decay(max_steps, warmup_iters, end_factor, warmup_offset, "cosine")
 
 
-def linear(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1) -> Schedule:
-    """Linear decay after a linear warm-up from 0."""
-    return _decay(max_steps, warmup_iters, end_factor, lambda p: 1.0 - p)
+def linear(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1, warmup_offset: int = 0) -> Schedule:
+    """Linear decay after a linear warm-up; `warmup_offset` as in `cosine`."""
+    return _decay(max_steps, warmup_iters, end_factor, warmup_offset, "linear")
 
 
 def constant(
@@ -52,15 +68,36 @@ def constant(
     cooldown_iters: int | None = None,
     cooldown_frac: float | None = None,
     end_factor: float = 0.0,
+    warmup_offset: int = 0,
 ) -> Schedule:
-    """Warm up, hold, cool down linearly (the trapezoid, or warmup-stable-decay: Hägele et al. 2024, arXiv:2405.18392).
+    """Warm up, hold, cool down linearly (the trapezoid); without a cooldown, hold to the end.
 
     The cooldown covers the last `cooldown_iters` steps, or `cooldown_frac` of `max_steps`; give one, or neither.
     It starts at 1 without a jump, never goes below `end_factor`, and stays there past `max_steps`.
     """
+    return warmup_stable_decay(
+        max_steps, warmup_iters, cooldown_iters, cooldown_frac, end_factor, warmup_offset, "linear"
+    )
+
+
+def warmup_stable_decay(
+    max_steps: int,
+    warmup_iters: int = 0,
+    cooldown_iters: int | None = None,
+    cooldown_frac: float | None = None,
+    end_factor: float = 0.0,
+    warmup_offset: int = 0,
+    shape: str = "sqrt",
+) -> Schedule:
+    """Warm up, hold, cool down in any shape of `DECAYS` (Hägele et al. 2024, arXiv:2405.18392).
+
+    Arguments as in `constant`, which is this with shape="linear".
+    """
     if cooldown_iters is not None and cooldown_frac is not None:
         raise ValueError(f"give cooldown_iters or cooldown_frac, not both: got {cooldown_iters} and {cooldown_frac}")
-    _check(max_steps, warmup_iters, end_factor)
+    if shape not in DECAYS:
+        raise ValueError(f"shape must be one of {', '.join(DECAYS)}, got {shape!r}")
+    _check(max_steps, warmup_iters, end_factor, warmup_offset)
     cooldown = cooldown_iters if cooldown_iters is not None else int((cooldown_frac or 0.0) * max_steps)
     if not 0 <= cooldown <= max_steps:
         raise ValueError(f"the cooldown must lie between 0 and max_steps={max_steps} steps, got {cooldown}")
@@ -71,8 +108,9 @@ def constant(
 
     def schedule(step: int) -> float:
         if cooldown and step >= max_steps - cooldown:
-            return end_factor + (1.0 - end_factor) * max(0.0, (max_steps - step) / cooldown)
-        return step / warmup_iters if step < warmup_iters else 1.0
+            progress = min(1.0, (step - (max_steps - cooldown)) / cooldown)
+            return end_factor + (1.0 - end_factor) * DECAYS[shape](progress)
+        return (step + warmup_offset) / warmup_iters if step < warmup_iters else 1.0
 
     return schedule
 
@@ -82,6 +120,8 @@ def lr_range_test(max_steps: int, range_coeff: float = 5.0) -> Schedule:
 
     The factor is exp(−k/2) at step 0, 1 at M/2 and exp(k/2) at M.
     """
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
     return lambda step: math.exp(range_coeff * (step / max_steps - 0.5))
 
 
@@ -103,8 +143,8 @@ def nanogpt(
     decay_iters = max_steps if lr_decay_iters is None else lr_decay_iters
     if not learning_rate > 0 or not 0 <= min_lr <= learning_rate:
         raise ValueError(f"need 0 <= min_lr <= learning_rate, got min_lr={min_lr}, learning_rate={learning_rate}")
-    if warmup_iters >= decay_iters:
-        raise ValueError(f"warmup_iters={warmup_iters} must be smaller than lr_decay_iters={decay_iters}")
+    if not 0 <= warmup_iters < decay_iters:
+        raise ValueError(f"need 0 <= warmup_iters < lr_decay_iters={decay_iters}, got warmup_iters={warmup_iters}")
     floor = min_lr / learning_rate
 
     def schedule(step: int) -> float:
@@ -113,6 +153,93 @@ def nanogpt(
         if step > decay_iters:
             return floor
         progress = (step - warmup_iters) / (decay_iters - warmup_iters)
-        return floor + 0.5 * (1.0 + math.cos(math.pi * progress)) * (1.0 - floor)
+        return floor + DECAYS["cosine"](progress) * (1.0 - floor)
 
     return schedule
+
+
+def stages(
+    max_steps: int,
+    factors: Sequence[float] = (1.0, 1.52, 1.73),
+    boundaries: Sequence[int] | None = None,
+    cooldown_frac: float = 0.55,
+    end_factor: float = 0.1,
+) -> Schedule:
+    """One factor per stage, then a cooldown over the last `cooldown_frac` of `max_steps`, as in the GPT speedrun.
+
+    Stage i begins at `boundaries[i − 1]`; stages are equally long unless these are given. The cooldown goes linearly
+    from the current stage's factor to `end_factor`, which is not relative to it: the curve jumps up where a stage with
+    a larger factor begins within the cooldown. `end_factor` holds from `max_steps` on.
+
+    The defaults go with batches that grow by 1, 2 and 3 times: 2^0.6 and 3^0.5, rounded.
+    """
+    _check(max_steps, 0, end_factor)
+    if not factors or min(factors) <= 0:
+        raise ValueError(f"factors must be positive, one for each stage, got {tuple(factors)}")
+    if not 0.0 <= cooldown_frac <= 1.0:
+        raise ValueError(f"cooldown_frac is a fraction of max_steps in [0, 1], got {cooldown_frac}")
+    if boundaries is None:
+        boundaries = [round(max_steps * stage / len(factors)) for stage in range(1, len(factors))]
+    edges = [0, *boundaries, max_steps]
+    if len(boundaries) != len(factors) - 1 or any(begin >= end for begin, end in pairwise(edges)):
+        raise ValueError(
+            f"boundaries are the first steps of all stages but the first, increasing, between 0 and {max_steps}: "
+            f"{len(factors)} factors need {len(factors) - 1} of them, got {tuple(boundaries)}"
+        )
+    begin = int(max_steps * (1.0 - cooldown_frac))
+
+    def schedule(step: int) -> float:
+        factor = factors[sum(step >= boundary for boundary in boundaries)]
+        if step < begin or begin == max_steps:
+            return factor
+        progress = min(1.0, (step - begin) / (max_steps - begin))
+        return factor * (1.0 - progress) + end_factor * progress
+
+    return schedule
+
+
+def momentum(
+    warmup_iters: int = 300,
+    start: float = 0.85,
+    peak: float = 0.95,
+    max_steps: int | None = None,
+    cooldown_iters: int = 0,
+    end: float = 0.85,
+) -> Schedule:
+    """Muon's momentum: linear from `start` to `peak` over the first steps, and to `end` over the last `cooldown_iters`.
+
+    The defaults are Muon's own; the GPT speedrun adds max_steps=1555, cooldown_iters=50. nanochat has warmup_iters=400,
+    peak=0.97, end=0.90 and a cooldown as long as that of its learning rate. `end` holds from `max_steps` on.
+    """
+    for name, value in (("start", start), ("peak", peak), ("end", end)):
+        if not 0.0 <= value < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1), got {name}={value}")
+    if warmup_iters < 0 or cooldown_iters < 0:
+        raise ValueError(f"warm-up and cooldown cannot be negative, got {warmup_iters} and {cooldown_iters} steps")
+    if cooldown_iters and max_steps is None:
+        raise ValueError(f"a cooldown needs max_steps, the step at which it ends; got cooldown_iters={cooldown_iters}")
+    if max_steps is not None and warmup_iters + cooldown_iters > max_steps:
+        raise ValueError(
+            f"warm-up ({warmup_iters}) and cooldown ({cooldown_iters}) together exceed max_steps={max_steps}; "
+            "shorten one"
+        )
+
+    def schedule(step: int) -> float:
+        if step < warmup_iters:
+            return start + (peak - start) * step / warmup_iters
+        if max_steps is None or not cooldown_iters:
+            return peak
+        progress = (step - (max_steps - cooldown_iters)) / cooldown_iters
+        return peak + (end - peak) * min(1.0, max(0.0, progress))
+
+    return schedule
+
+
+def weight_decay_linear(max_steps: int) -> Schedule:
+    """Weight decay that falls linearly to 0: 1 − step/max_steps."""
+    return linear(max_steps, end_factor=0.0)
+
+
+def weight_decay_cosine(max_steps: int) -> Schedule:
+    """Weight decay that falls to 0 along a cosine: ½(1 + cos(π·step/max_steps))."""
+    return cosine(max_steps, end_factor=0.0)
