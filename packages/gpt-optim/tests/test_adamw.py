@@ -52,3 +52,46 @@ def test_five_steps_equal_the_formula_in_float64():
         optimizer.step()
     for p, expected in zip(model.parameters(), reference, strict=True):
         torch.testing.assert_close(p.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_all_decays_everything_as_torchs_adamw_does():
+    ours, theirs = small_model(), small_model()
+    optimizers = [
+        adamw(ours, 1e-2, 0.1, eps=1e-6, decay="all"),
+        torch.optim.AdamW(theirs.parameters(), 1e-2, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.1),
+    ]
+    for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        for step in range(3):
+            torch.manual_seed(step)
+            model(torch.randint(7, (4, 3))).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("zero", [1, 2])
+def test_zero_of_one_process_is_adamw(zero):
+    ours, theirs = small_model(), small_model()
+    optimizers = [adamw(ours, 1e-2, zero=zero), adamw(theirs, 1e-2)]
+    for step in range(3):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            torch.manual_seed(step)
+            model(torch.randint(7, (4, 3))).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        ({"decay": "none"}, "decay must be 'matrices' or 'all', got 'none'"),
+        ({"zero": 3}, "zero must be 0, 1 .* or 2 .*, got 3"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        adamw(small_model(), **options)
