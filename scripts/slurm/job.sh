@@ -116,6 +116,6 @@ if ((status)); then note "start $restart ended with status $status: $job_dir/sru
 if [[ $stopping ]] || { ((status)) && [[ $run_dir && $(newest_checkpoint "$run_dir") != "$before" ]]; }; then
   scontrol requeue "$SLURM_JOB_ID"
 elif ((status)) && [[ $run_dir ]]; then
-  note "not started again: it saved no checkpoint, so it would fail the same way"
+  note "not started again: it saved no checkpoint since this start"
 fi
 exit "$status"

@@ -48,7 +48,8 @@ fi
 
 app=("$source_dir/${words[0]}" "${words[@]:1}")
 if [[ ${flag[torchrun]} ]]; then
-  launcher=(-m torch.distributed.run --nnodes="${option[nodes]}" --nproc-per-node="$processes")
+  launcher=(-m torch.distributed.run --nnodes="${option[nodes]}" --nproc-per-node="$processes"
+    --shutdown-timeout=600) # after SIGTERM: Slurm itself decides how long the processes may save
   if ((option[nodes] == 1)); then
     launcher+=(--standalone)
   else # node 0 is the host by number: comparing host names fails where nodes have several

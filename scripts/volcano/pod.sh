@@ -33,9 +33,10 @@ fi
 # Every pod looks by itself, before any of them can have saved a new one.
 if [[ ${option[run-dir]} && $(newest_checkpoint "${option[run-dir]}") ]]; then words+=(--general.init_from=resume); fi
 
+# Kubernetes kills 120 seconds after SIGTERM (manifest.py), torchrun's own 30 are few for a save.
 logs=${option[job-dir]}/logs/restart_$restart/node_$RANK
 run mkdir -p "$logs"
 run exec env "${variables[@]}" "$python" -m torch.distributed.run \
   --nnodes="$WORLD_SIZE" --node-rank="$RANK" --nproc-per-node="${option[processes]}" \
-  --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --log-dir="$logs" --tee=3 \
+  --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" --log-dir="$logs" --tee=3 --shutdown-timeout=110 \
   "$source_dir/${words[0]}" "${words[@]:1}"
