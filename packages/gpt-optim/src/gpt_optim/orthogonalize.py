@@ -1,19 +1,21 @@
 """Orthogonalise matrices with products only: two iterations towards the polar factor U Vᵀ of X = U S Vᵀ.
 
 Both have the signature f(x_KMN) -> x_KMN, take any leading dimensions, and return the dtype of their input. They drive
-every singular value near 1 rather than to 1, which is all that Muon needs.
+every singular value near 1 rather than to 1, which is all that Muon needs. Neither is differentiable.
 
-Shape suffixes: K matrices in a stack (any leading dimensions in the arguments), M rows, N columns.
+Shape suffixes: K matrices in a stack (any leading dimensions in the arguments), M rows, N columns, S the shorter side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Coefficients = tuple[float, float, float]
+Form = Literal["direct", "gram"]
 
 NEWTON_SCHULZ: Coefficients = (3.4445, -4.7750, 2.0315)
 
@@ -25,38 +27,123 @@ POLAR_EXPRESS: tuple[Coefficients, ...] = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 
+GRAM_RATIO = 1.5
+"""From this ratio of the longer side to the shorter on, the Gram form is the faster one."""
 
-def newton_schulz(x_KMN: Tensor, *, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
+PANEL = 128
+"""Rows of a symmetric product computed at a time on a CPU: fewer would save more flops in slower products."""
+
+
+@torch.no_grad()
+def newton_schulz(
+    x_KMN: Tensor, *, steps: int = 5, dtype: torch.dtype | None = None, form: Form | None = None
+) -> Tensor:
     """The quintic iteration of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     Five steps send singular values between 0.01 and 1 times the Frobenius norm into [0.68, 1.21].
-    `dtype` is that of the products: bfloat16 on CUDA and float32 elsewhere unless given.
+    `dtype` is that of the products: bfloat16 on CUDA and float32 elsewhere unless given. `form` is how the same
+    polynomials are evaluated: "direct" on X, or "gram" on its small side, which takes at least float32. Unless given,
+    "gram" on CPUs for matrices that are far from square, else "direct".
     """
-    return _iterate(x_KMN, [NEWTON_SCHULZ] * steps, dtype, margin=1.0, eps=1e-7)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return _orthogonalize(x_KMN, [NEWTON_SCHULZ] * steps, dtype, form, margin=1.0, eps=1e-7)
 
 
-def polar_express(x_KMN: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+@torch.no_grad()
+def polar_express(x_KMN: Tensor, *, dtype: torch.dtype | None = None, form: Form | None = None) -> Tensor:
     """Five steps, each with the best quintic for its interval (Amsel et al. 2025, arXiv:2505.16932).
 
-    Singular values between 0.001 and 1 times the Frobenius norm end in [0.84, 1.15]; `dtype` as in `newton_schulz`.
+    Singular values between 0.001 and 1 times the Frobenius norm end in [0.84, 1.15]; `dtype` and `form` as in
+    `newton_schulz`.
     """
-    return _iterate(x_KMN, POLAR_EXPRESS, dtype, margin=1.02, eps=1e-6)
+    return _orthogonalize(x_KMN, POLAR_EXPRESS, dtype, form, margin=1.02, eps=1e-6)
 
 
-def _iterate(
-    input_KMN: Tensor, coefficients: Iterable[Coefficients], dtype: torch.dtype | None, margin: float, eps: float
+def _orthogonalize(
+    input_KMN: Tensor,
+    coefficients: Sequence[Coefficients],
+    dtype: torch.dtype | None,
+    form: Form | None,
+    margin: float,
+    eps: float,
 ) -> Tensor:
-    """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X per step, on the wide side, where X Xᵀ is the small one."""
     if input_KMN.dim() < 2:
         raise ValueError(f"only matrices can be orthogonalised, got shape {tuple(input_KMN.shape)}")
     dtype = dtype or (torch.bfloat16 if input_KMN.is_cuda else torch.float32)
-    tall = input_KMN.size(-2) > input_KMN.size(-1)
-    wide_KMN = (input_KMN.mT if tall else input_KMN).to(dtype)
-    x_KMN = wide_KMN.reshape(-1, *wide_KMN.shape[-2:])
-    x_KMN = x_KMN / (margin * x_KMN.norm(dim=(-2, -1), keepdim=True) + eps)
+    exact = dtype in (torch.float32, torch.float64)
+    eager_cpu = input_KMN.device.type == "cpu" and not torch.compiler.is_compiling()
+    M, N = input_KMN.shape[-2:]
+    if form is None:
+        form = "gram" if eager_cpu and exact and max(M, N) >= GRAM_RATIO * min(M, N) else "direct"
+    if form not in ("direct", "gram") or (form == "gram" and not exact):
+        raise ValueError(f"form must be 'direct', or with float32 or float64 products 'gram', got {form!r} in {dtype}")
+    iterate = _gram if form == "gram" else _direct
+    x_KMN = input_KMN.reshape(-1, M, N)
+    # A CPU takes as many matrices at a time as it has threads: what passes between products stays in its caches.
+    at_once = torch.get_num_threads() if eager_cpu else max(len(x_KMN), 1)
+    parts = []
+    for part_KMN in x_KMN.split(at_once):
+        part_KMN = part_KMN.to(dtype)
+        norm_K11 = part_KMN.norm(dim=(-2, -1), keepdim=True)
+        parts.append(iterate(part_KMN / (margin * norm_K11 + eps), coefficients))
+    result_KMN = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return result_KMN.view(input_KMN.shape).to(input_KMN.dtype)
+
+
+def _direct(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
+    """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X per step, on the wide side, where X Xᵀ is the small one."""
+    tall = x_KMN.size(-2) > x_KMN.size(-1)
+    x_KSN = x_KMN.mT if tall else x_KMN
     for a, b, c in coefficients:
-        gram_KMM = x_KMN @ x_KMN.mT
-        polynomial_KMM = torch.baddbmm(gram_KMM, gram_KMM, gram_KMM, beta=b, alpha=c)
-        x_KMN = torch.baddbmm(x_KMN, polynomial_KMM, x_KMN, beta=a)
-    x_KMN = x_KMN.reshape(wide_KMN.shape)
-    return (x_KMN.mT if tall else x_KMN).to(input_KMN.dtype)
+        gram_KSS = _symmetric_product(x_KSN, x_KSN.mT)
+        polynomial_KSS = _symmetric_product(gram_KSS, gram_KSS, gram_KSS, beta=b, alpha=c)
+        x_KSN = torch.baddbmm(x_KSN, polynomial_KSS, x_KSN, beta=a)
+    return x_KSN.mT if tall else x_KSN
+
+
+def _gram(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
+    """The same by R = X Xᵀ alone: a step multiplies X by W = a + b R + c R², hence R by W². X is needed twice.
+
+    All of these are polynomials in the first R: they commute, and their products are symmetric. Squared singular
+    values below the rounding of R are lost in it; noise there grows as fast as the signal, to 1e-7 · 989² at most.
+    """
+    tall = x_KMN.size(-2) > x_KMN.size(-1)
+    gram_KSS = _symmetric_product(x_KMN.mT, x_KMN) if tall else _symmetric_product(x_KMN, x_KMN.mT)
+    step_KSS = total_KSS = _factor(gram_KSS, coefficients[0])
+    for triple in coefficients[1:]:
+        gram_KSS = _symmetric_product(_symmetric_product(gram_KSS, step_KSS), step_KSS)
+        step_KSS = _factor(gram_KSS, triple)
+        total_KSS = _symmetric_product(total_KSS, step_KSS)
+    return x_KMN @ total_KSS if tall else total_KSS @ x_KMN
+
+
+def _factor(gram_KSS: Tensor, coefficients: Coefficients) -> Tensor:
+    """a I + b R + c R²"""
+    a, b, c = coefficients
+    factor_KSS = _symmetric_product(gram_KSS, gram_KSS, gram_KSS, beta=b, alpha=c)
+    factor_KSS.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor_KSS
+
+
+def _symmetric_product(
+    a_KSN: Tensor, b_KNS: Tensor, addend_KSS: Tensor | None = None, *, beta: float = 0.0, alpha: float = 1.0
+) -> Tensor:
+    """beta · addend + alpha · a b, known to be symmetric: eager CPUs compute the lower panels and mirror them."""
+    S = a_KSN.size(-2)
+    exact = a_KSN.dtype in (torch.float32, torch.float64)
+    if a_KSN.device.type != "cpu" or torch.compiler.is_compiling() or not exact or S < 2 * PANEL:
+        if addend_KSS is None:
+            return a_KSN @ b_KNS
+        return torch.baddbmm(addend_KSS, a_KSN, b_KNS, beta=beta, alpha=alpha)
+    out_KSS = a_KSN.new_empty(len(a_KSN), S, S)
+    for top in range(0, S, PANEL):
+        end = min(top + PANEL, S)
+        panel = (slice(None), slice(top, end), slice(0, end))
+        rows, columns = a_KSN[:, top:end], b_KNS[:, :, :end]
+        if addend_KSS is None:
+            torch.bmm(rows, columns, out=out_KSS[panel])
+        else:
+            torch.baddbmm(addend_KSS[panel], rows, columns, beta=beta, alpha=alpha, out=out_KSS[panel])
+        out_KSS[:, :top, top:end].copy_(out_KSS[:, top:end, :top].mT)
+    return out_KSS
