@@ -34,6 +34,12 @@ def test_polar_express_maps_singular_values_as_computed_by_hand(value, result):
     assert reference.polar_express(x)[0, 0].item() == pytest.approx(result, abs=5e-5 if value == 0.01 else 1e-6)
 
 
+def test_polar_express_without_a_margin_maps_one_below_one():
+    assert reference.polar_express(torch.full((1, 1), 1e6, dtype=F64), margin=1.0).item() == pytest.approx(
+        0.8591, abs=1e-4
+    )
+
+
 def test_polar_express_near_zero_and_its_range():
     x = torch.diag(torch.tensor([1e-9, 1 / 1.02], dtype=F64))
     assert reference.polar_express(x)[0, 0].item() / 1e-9 == pytest.approx(989.4684, rel=1e-5)
