@@ -2,18 +2,30 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
-from gpt_optim import Rule, param_groups
+from gpt_optim import Rule, default_rules, param_groups
 from gpt_optim.groups import clean_names, exactly
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up = nn.LayerNorm(8), nn.Linear(8, 32)
+
+    def forward(self, x):
+        return self.up(self.norm(x))
 
 
 class Tiny(nn.Module):
     def __init__(self, tied: bool = False):
         super().__init__()
         self.embed = nn.Embedding(11, 8)
-        self.blocks = nn.ModuleList([nn.ModuleDict({"norm": nn.LayerNorm(8), "up": nn.Linear(8, 32)})])
+        self.blocks = nn.ModuleList([Block()])
         self.unusual = nn.Linear(8, 11, bias=False)
         if tied:
             self.unusual.weight = self.embed.weight
@@ -47,17 +59,21 @@ def test_torch_optimizers_take_the_groups():
     assert optimizer.state_dict()["param_groups"][0]["param_names"][0] == "embed.weight"
 
 
-def wrapped_in_data_parallel(model: nn.Module) -> nn.Module:
-    return nn.DataParallel(model)
-
-
 def compiled_whole(model: nn.Module) -> nn.Module:
     return torch.compile(model)
 
 
-def compiled_by_block_then_wrapped_twice(model: nn.Module) -> nn.Module:
+def wrapped_in_ddp(model: nn.Module) -> nn.Module:
+    return DistributedDataParallel(model)
+
+
+def compiled_then_wrapped_in_ddp(model: nn.Module) -> nn.Module:
+    return DistributedDataParallel(torch.compile(model))
+
+
+def compiled_by_block_then_wrapped_then_compiled(model: nn.Module) -> nn.Module:
     model.blocks[0] = torch.compile(model.blocks[0])
-    return torch.compile(nn.DataParallel(model))
+    return torch.compile(DistributedDataParallel(model))
 
 
 def checkpointed_by_block(model: nn.Module) -> nn.Module:
@@ -65,16 +81,46 @@ def checkpointed_by_block(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [wrapped_in_data_parallel, compiled_whole, compiled_by_block_then_wrapped_twice, checkpointed_by_block],
-)
-def test_wrappers_change_neither_names_nor_groups(wrap):
-    model = Tiny()
-    parameters = list(model.parameters())
-    groups = param_groups(wrap(model), RULES)
+def sharded_by_fsdp2(model: nn.Module) -> nn.Module:
+    fully_shard(model.blocks[0])
+    return fully_shard(model)
+
+
+def sharded_by_fsdp2_then_compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(sharded_by_fsdp2(model))
+
+
+WRAPPERS = [
+    compiled_whole,
+    wrapped_in_ddp,
+    compiled_then_wrapped_in_ddp,
+    compiled_by_block_then_wrapped_then_compiled,
+    checkpointed_by_block,
+    sharded_by_fsdp2,
+    sharded_by_fsdp2_then_compiled,
+]
+
+
+@pytest.fixture(scope="module")
+def one_process():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_wrappers_change_neither_names_nor_groups(wrap, one_process):
+    model = wrap(Tiny())
+    groups = param_groups(model, RULES)
     assert [group["param_names"] for group in groups] == NAMES
-    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in parameters}
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_default_rules_are_the_same_under_wrappers(wrap, one_process):
+    rules = default_rules(Tiny())
+    assert default_rules(wrap(Tiny())) == rules
+    assert len(param_groups(wrap(Tiny()), rules)) == len(rules) == 3
 
 
 def test_a_submodule_called_module_keeps_its_name():
