@@ -52,12 +52,12 @@ class ToyLoader:
         return ToyBatch(ids[:, :-1].clone(), targets)
 
     def state_dict(self):
-        return {"seed": self.seed, "batches": self.batches}
+        return {"seed": self.seed, "batches": self.batches * self.world_size}
 
     def load_state_dict(self, state):
         if state["seed"] != self.seed:
             raise ValueError(f"state has seed = {state['seed']}, the loader has {self.seed}")
-        self.batches = state["batches"]
+        self.batches = state["batches"] // self.world_size
 
 
 def tiny_gpt(seed=0, **flags):

@@ -23,6 +23,10 @@ def parameters(scale=1.0):
     return made
 
 
+def sgd(ps):
+    return torch.optim.SGD(ps)
+
+
 def norm(tensors):
     return math.sqrt(sum(t.double().square().sum().item() for t in tensors))
 
@@ -31,7 +35,7 @@ def norm(tensors):
 def test_amp_clips_the_global_norm_and_returns_it_as_it_was(scale):
     ps = parameters(scale)
     before = [p.grad.clone() for p in ps[:3]]
-    returned = amp(grad_clip=1.0).clip(ps)
+    returned = amp(grad_clip=1.0).clip(ps, sgd(ps))
     after = [p.grad for p in ps[:3]]
     assert float(returned) == pytest.approx(norm(before), rel=1e-5)
     assert norm(after) <= 1.0 + 1e-6
@@ -43,7 +47,7 @@ def test_amp_clips_the_global_norm_and_returns_it_as_it_was(scale):
 def test_without_clipping_the_norm_is_still_measured():
     ps = parameters(100.0)
     before = [p.grad.clone() for p in ps[:3]]
-    assert float(amp(grad_clip=0.0).clip(ps)) == pytest.approx(norm(before), rel=1e-5)
+    assert float(amp(grad_clip=0.0).clip(ps, sgd(ps))) == pytest.approx(norm(before), rel=1e-5)
     assert all(torch.equal(p.grad, b) for p, b in zip(ps[:3], before, strict=True))
 
 
@@ -51,7 +55,7 @@ def test_without_clipping_the_norm_is_still_measured():
 def test_keller_gives_every_tensor_the_norm_up_and_down(scale):
     ps = parameters(scale)
     before = [p.grad.clone() for p in ps[:3]]
-    returned = keller_scaler(0.7, torch.float32).clip(ps)
+    returned = keller_scaler(0.7, torch.float32).clip(ps, sgd(ps))
     assert float(returned) == pytest.approx(norm(before), rel=1e-5)
     for p, b in zip(ps[:3], before, strict=True):
         torch.testing.assert_close(p.grad, 0.7 * b / (b.norm() + 1e-6), rtol=1e-5, atol=1e-8)
@@ -73,7 +77,7 @@ def step_with(scaler, gradient):
     before = p.detach().clone()
     scaler.scale((p * gradient).sum()).backward()
     scaler.unscale(optimizer)
-    returned = float(scaler.clip([p]))
+    returned = float(scaler.clip([p], optimizer))
     scaler.step(optimizer, finite=math.isfinite(returned))
     return before, p.detach(), returned
 
@@ -114,7 +118,7 @@ def test_a_norm_that_overflows_is_a_step_not_taken_even_when_each_gradient_is_fi
             p.grad = torch.full((2,), 3e38)
         scaler.unscale(optimizer)
         p.grad = torch.full((2,), 3e38)
-        scaler.step(optimizer, finite=math.isfinite(float(scaler.clip([p]))))
+        scaler.step(optimizer, finite=math.isfinite(float(scaler.clip([p], optimizer))))
         assert torch.equal(p.detach(), torch.ones(2))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpt_core.checkpoint.discovery import CheckpointError
@@ -20,21 +20,42 @@ FORMAT = 1
 TRUSTED = ("gpt_core", "gpt_dag")
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state with every shared (tied) tensor once, under the first of its names.
+def weights_of(model: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """The model's weights as whole tensors on the CPU; see `own_tensors` for the names.
+
+    Of a sharded model (FSDP2) one tensor at a time is gathered, so every rank must call it; those that do not `keep`
+    what they gather get {}.
+    """
+    weights = {}
+    for name, tensor in own_tensors(model).items():
+        whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # ty: ignore[missing-attribute]
+        if keep:
+            weights[name] = whole.contiguous().cpu()
+    return weights
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state with every shared (tied) tensor once, under the first of its names; sharded ones as they are.
 
     Wrappers' prefixes (`_orig_mod.`, `module.`) are stripped at any depth, so a compiled or DDP model gives clean
     names.
     """
-    weights: dict[str, Tensor] = {}
-    seen: set[tuple[int, int]] = set()
-    for name, tensor in model.state_dict().items():
-        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
-        if place in seen and tensor.numel():
+    tensors: dict[str, Tensor] = {}
+    seen: set[object] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        # a sharded parameter is told by its object, since a rank's slice of it may be empty
+        plain = tensor.numel() and not is_sharded(tensor)
+        place = (tensor.untyped_storage().data_ptr(), tensor.storage_offset()) if plain else id(tensor)
+        if place in seen:
             continue
         seen.add(place)
-        weights[clean_name(name)] = tensor.detach().contiguous().cpu()
-    return weights
+        tensors[clean_name(name)] = tensor.detach()
+    return tensors
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor; told without importing that class, which takes seconds."""
+    return hasattr(tensor, "full_tensor")
 
 
 def clean_name(name: str) -> str:
@@ -49,8 +70,13 @@ def save_model(folder: Path | str, model: nn.Module, meta: Mapping[str, Any]) ->
     `meta["model"]` must be {"module": dotted factory, "module_kwargs": {...}}, from which `load_model` rebuilds the
     model.
     """
+    write_model(folder, weights_of(model), meta)
+
+
+def write_model(folder: Path | str, weights: dict[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """`save_model` for weights that were gathered already."""
     folder = Path(folder)
-    save_file(weights_of(model), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     versions = {"gpt-core": importlib.metadata.version("gpt-core"), "torch": str(torch.__version__)}
     text = json.dumps({"format": FORMAT, "versions": versions, **meta}, indent=1, allow_nan=False)
     (folder / "meta.json").write_text(text + "\n", encoding="utf-8")
@@ -72,16 +98,21 @@ def read_meta(checkpoint: Path | str) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, checkpoint: Path | str) -> None:
-    """Load `model.safetensors` of a checkpoint folder into `model`; names and shapes must match exactly."""
+    """Load `model.safetensors` of a checkpoint folder into `model`; names and shapes must match exactly.
+
+    A rank of a sharded model reads the file by itself and keeps its slices.
+    """
     path = Path(checkpoint) / "model.safetensors"
+    own = own_tensors(model)
     try:
-        weights = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            weights = {name: _laid_out(file.get_tensor(name), own.get(name)) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: use another checkpoint of the run") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); use another checkpoint of the run") from error
     names = {clean_name(name): name for name in model.state_dict()}  # a wrapped model's own have prefixes
-    missing = weights_of(model).keys() - weights.keys()
+    missing = own.keys() - weights.keys()
     extra = weights.keys() - names.keys()
     if missing or extra:
         raise CheckpointError(
@@ -93,6 +124,16 @@ def load_weights(model: nn.Module, checkpoint: Path | str) -> None:
         model.load_state_dict({names[name]: weight for name, weight in weights.items()}, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit the model: {error}") from error
+
+
+def _laid_out(whole: Tensor, like: Tensor | None) -> Tensor:
+    """`whole` itself, or this rank's slice of it where `like` is sharded."""
+    if like is None or not is_sharded(like) or like.shape != whole.shape:
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _some(names: set[str]) -> str:

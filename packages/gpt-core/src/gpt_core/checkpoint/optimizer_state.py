@@ -17,6 +17,10 @@ from gpt_core.checkpoint.discovery import CheckpointError
 from gpt_core.checkpoint.model_file import clean_name
 
 SEPARATOR = "/"  # never part of a parameter name
+SAME_OPTIMIZER = (
+    "resume with the optimizer and the parallel.strategy it was saved with, or start a new run from its weights "
+    "(init_from=PATH)"
+)
 
 
 def _names(model: nn.Module, optimizer: Optimizer) -> dict[Tensor, str]:
@@ -51,26 +55,45 @@ def optimizer_options(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
         names[parameter]: {key: value for key, value in state.items() if not isinstance(value, Tensor)}
         for parameter, state in optimizer.state.items()
     }
-    return {"groups": groups, "scalars": {name: values for name, values in scalars.items() if values}}
+    scalars = {name: values for name, values in scalars.items() if values}
+    return {"type": type(optimizer).__name__, "groups": groups, "scalars": scalars}
 
 
 def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, tuple, list))
 
 
-def empty_like_saved(model: nn.Module, saved: Mapping[str, tuple[torch.Size, torch.dtype]]) -> dict[str, Tensor]:
-    """Destinations to read saved tensors into: laid out like the parameter (device, sharding) where the shapes
-    agree."""
+def destinations(
+    model: nn.Module, optimizer: Optimizer, saved: Mapping[str, tuple[torch.Size, torch.dtype]]
+) -> dict[str, Tensor]:
+    """What to read the saved tensors into: the optimizer's own ones where it has them before its first step.
+
+    For the others: new ones, laid out like the parameter (device, sharding) where the shapes agree.
+    """
+    own = optimizer_tensors(model, optimizer)
+    if own:
+        _check_own(own, saved)
+        return own
     parameters = {clean_name(name): parameter for name, parameter in model.named_parameters()}
-    destinations = {}
+    made = {}
     for key, (shape, dtype) in saved.items():
         name = key.rpartition(SEPARATOR)[0]
         if name not in parameters:
             raise CheckpointError(f"the checkpoint has optimizer state for {name!r}, which the model does not have")
         parameter = parameters[name].detach()
         same = parameter.shape == shape
-        destinations[key] = torch.zeros_like(parameter, dtype=dtype) if same else torch.zeros(shape, dtype=dtype)
-    return destinations
+        made[key] = torch.zeros_like(parameter, dtype=dtype) if same else torch.zeros(shape, dtype=dtype)
+    return made
+
+
+def _check_own(own: Mapping[str, Tensor], saved: Mapping[str, tuple[torch.Size, torch.dtype]]) -> None:
+    different = sorted(own.keys() ^ saved.keys())
+    different += [key for key in own.keys() & saved.keys() if (own[key].shape, own[key].dtype) != saved[key]]
+    if different:
+        raise CheckpointError(
+            f"the optimizer lays its state out in another way than the checkpoint does ({', '.join(different[:3])}); "
+            f"{SAME_OPTIMIZER}"
+        )
 
 
 def restore_optimizer(
@@ -82,21 +105,25 @@ def restore_optimizer(
     changed on resume; other group entries, such as step counters, are restored.
     """
     names = _names(model, optimizer)
+    saved_type = options.get("type", type(optimizer).__name__)
+    if saved_type != type(optimizer).__name__:
+        raise CheckpointError(
+            f"the checkpoint has the state of {saved_type}, the optimizer is {type(optimizer).__name__}; "
+            f"{SAME_OPTIMIZER}"
+        )
     if len(options["groups"]) != len(optimizer.param_groups):
         raise CheckpointError(
             f"the checkpoint has {len(options['groups'])} parameter groups, the optimizer "
-            f"{len(optimizer.param_groups)}; "
-            "resume with the optimizer it was saved with, or start from its weights (init_from=PATH)"
+            f"{len(optimizer.param_groups)}; {SAME_OPTIMIZER}"
         )
     for group, saved in zip(optimizer.param_groups, options["groups"], strict=True):
         if [names[p] for p in group["params"]] != saved["params"]:
-            raise CheckpointError("the checkpoint groups the parameters differently; resume with the same optimizer")
+            raise CheckpointError(f"the checkpoint groups the parameters differently; {SAME_OPTIMIZER}")
         configured = {"params", "initial_lr", *optimizer.defaults}
         group.update({key: value for key, value in saved.items() if key not in configured})
     by_name = {name: parameter for parameter, name in names.items()}
     # torch's fused and capturable kernels read the step counter on the parameter's device, the others on the CPU
     on_device = {p for g in optimizer.param_groups if g.get("fused") or g.get("capturable") for p in g["params"]}
-    optimizer.state.clear()
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition(SEPARATOR)
         parameter = by_name[name]

@@ -21,9 +21,9 @@ from gpt_core.checkpoint.discovery import (
     step_folder,
     step_of,
 )
-from gpt_core.checkpoint.model_file import load_weights, read_meta, save_model
+from gpt_core.checkpoint.model_file import load_weights, read_meta, weights_of, write_model
 from gpt_core.checkpoint.optimizer_state import (
-    empty_like_saved,
+    destinations,
     optimizer_options,
     optimizer_tensors,
     restore_optimizer,
@@ -59,11 +59,12 @@ def save_checkpoint(
     tensors = optimizer_tensors(model, optimizer)
     error: str | None = None
     try:
+        weights = weights_of(model, keep=distributed.is_main)
         if distributed.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             (partial / "state").mkdir(parents=True)
             options = optimizer_options(model, optimizer) | {"tensors": len(tensors)}
-            save_model(partial, model, {"step": step, "optimizer": options, **meta})
+            write_model(partial, weights, {"step": step, "optimizer": options, **meta})
     except Exception as failure:  # whatever it is, all ranks must learn of it before any of them leaves
         error = f"{type(failure).__name__}: {failure}"
     _agree(distributed, error, folder)
@@ -128,7 +129,7 @@ def _write_state(folder: Path, tensors: dict[str, Any], distributed: Distributed
         dcp.save(tensors, storage_writer=writer, no_dist=distributed.world_size == 1)
 
 
-def _read_state(folder: Path, model: nn.Module, distributed: Distributed) -> dict[str, Any]:
+def _read_state(folder: Path, model: nn.Module, optimizer: Optimizer, distributed: Distributed) -> dict[str, Any]:
     import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -137,7 +138,7 @@ def _read_state(folder: Path, model: nn.Module, distributed: Distributed) -> dic
         return {}
     saved = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     shapes = {k: (v.size, v.properties.dtype) for k, v in saved.items() if isinstance(v, TensorStorageMetadata)}
-    tensors = empty_like_saved(model, shapes)
+    tensors = destinations(model, optimizer, shapes)
     with _dcp():
         reader = HuggingFaceStorageReader(str(folder))
         dcp.load(tensors, storage_reader=reader, no_dist=distributed.world_size == 1)
@@ -161,7 +162,7 @@ def load_checkpoint(
     meta = read_meta(checkpoint)
     load_weights(model, checkpoint)
     try:
-        tensors = _read_state(checkpoint / "state", model, distributed)
+        tensors = _read_state(checkpoint / "state", model, optimizer, distributed)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises many kinds; each means that this folder cannot be read

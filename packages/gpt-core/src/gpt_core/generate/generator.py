@@ -68,7 +68,10 @@ class Generator:
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the model knows {vocab_size}: "
                 "the model was trained with another one"
             )
-        self.model = model.to(device=device, dtype=dtype)
+        moves = device is not None or dtype is not None
+        self.model = (
+            model.to(device=device, dtype=dtype) if moves else model
+        )  # `to` alone would shard FSDP weights anew
         self.tokenizer = tokenizer
         self._notify = notify
 

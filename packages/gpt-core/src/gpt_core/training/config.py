@@ -46,8 +46,8 @@ class GeneralConfig:
 class ParallelConfig:
     """How several processes share the work."""
 
-    strategy: Literal["auto", "single", "ddp"] = "auto"
-    """auto: single in one process, ddp in several."""
+    strategy: Literal["auto", "single", "ddp", "zero1", "zero2", "fsdp"] = "auto"
+    """auto: single in one process, ddp in several. zero1, zero2: optimizer state sharded; fsdp: everything."""
     backend: str = "auto"
     """auto (nccl on GPUs, gloo on CPUs), nccl or gloo."""
     timeout_minutes: float = 30.0

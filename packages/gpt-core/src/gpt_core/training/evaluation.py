@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gpt_core.distributed import Distributed
+from gpt_core.training.fsdp import reshard
 from gpt_core.training.losses import Loss
 from gpt_core.training.state import Loader
 
@@ -48,6 +49,7 @@ def evaluate(
         with autocast():
             sums = forward(batch.inputs, batch.targets)
         totals += torch.stack([sums.loss, loss.count(batch.targets), sums.correct, sums.items]).double()
+    reshard(forward)
     forward.train(was_training)
     data.load_state_dict(position)
     loss_sum, count, correct, items = distributed.sum(totals.tolist())

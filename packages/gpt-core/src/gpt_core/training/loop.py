@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from gpt_core.distributed import Distributed
 from gpt_core.training.accumulation import BatchPlan
 from gpt_core.training.losses import Loss
+from gpt_core.training.parallel import gradient_sync
 from gpt_core.training.state import Hook, StepResult, TrainState
 from gpt_core.training.stop import StopRequest
 
@@ -36,8 +36,9 @@ def train(
 ) -> TrainState:
     """Take optimizer steps until `state.step == max_steps`, a signal, or divergence.
 
-    `forward` is `ModelWithLoss(state.model, loss)`, possibly compiled and wrapped in DDP. Gradients are those of the
-    mean loss over every target of the step: all micro-steps, all ranks, whatever the number of targets in each.
+    `forward` is `ModelWithLoss(state.model, loss)`, possibly compiled and spread over the ranks (`parallelize`).
+    Gradients are those of the mean loss over every target of the step: all micro-steps, all ranks, whatever the number
+    of targets in each.
     Hooks see every step; time spent in them is not step time. Raises `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
@@ -65,11 +66,10 @@ def train(
                 group["lr"] = rate * factor
 
             result = StepResult(count=count, tokens=plan.tokens, lr=base_rates[0] * factor, data_seconds=data_seconds)
-            scale = distributed.world_size / count  # DDP averages over ranks; we want the sum
+            scale = distributed.world_size / count  # ranks are averaged; we want the sum
             for i, batch in enumerate(batches):
-                last = i == len(batches) - 1
                 batch = batch.to(distributed.device, non_blocking=True)
-                with nullcontext() if last else no_sync(forward):
+                with gradient_sync(forward, last=i == len(batches) - 1):
                     with autocast():
                         sums = forward(batch.inputs, batch.targets)
                     state.scaler.scale(sums.objective * scale).backward()
@@ -78,7 +78,7 @@ def train(
             state.scaler.unscale(state.optimizer)
             for hook in hooks:
                 hook.on_gradients(state)
-            result.grad_norm = float(state.scaler.clip(parameters))
+            result.grad_norm = float(state.scaler.clip(parameters, state.optimizer))
             result.finite = math.isfinite(result.grad_norm)
             state.scaler.step(state.optimizer, finite=result.finite)
             state.optimizer.zero_grad(set_to_none=True)
@@ -102,11 +102,6 @@ def train(
         for hook in hooks:
             hook.on_end(state)
     return state
-
-
-def no_sync(forward: nn.Module) -> AbstractContextManager:
-    """Keep gradients local: every micro-step but the last saves its all-reduce."""
-    return forward.no_sync() if isinstance(forward, DistributedDataParallel) else nullcontext()
 
 
 def diagnosis(state: TrainState, steps: int) -> str:

@@ -20,8 +20,9 @@ from gpt_core.training.compilation import compile_module
 from gpt_core.training.initial_model import InitialModel, build_model
 from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
-from gpt_core.training.parallel import checkpoint_activations, parallelize, resolve_strategy
+from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, resolve_dtype
+from gpt_core.training.sharded_optimizer import build_optimizer
 from gpt_core.training.state import TrainState
 
 
@@ -54,6 +55,8 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
     Raises ValueError for parts that do not fit each other or the machine, `CheckpointError` for the checkpoint.
     """
     general, training = config.section("general"), config.section("training")
+    strategy = resolve_strategy(config.section("parallel"), ranks)
+    check_combination(config, strategy)
 
     # data and model
     plan = plan_batches(training, ranks.world_size)
@@ -76,22 +79,26 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
             f"a step takes {plan.sequences} sequences, not {training.global_batch_size}: whole micro-steps of "
             f"{plan.device_batch_size} on {plan.world_size} processes"
         )
-    model = initial.model.to(ranks.device)
+    model = initial.model if strategy == "fsdp" else initial.model.to(ranks.device)  # fsdp moves it shard by shard
     loss = config.component("loss").build()
 
     # what is called each step: the model with its loss, compiled, spread over the processes
     dtype = resolve_dtype(general.dtype, ranks.device)
     in_dtype = partial(autocast, dtype, ranks.device)
-    strategy = resolve_strategy(config.section("parallel"), ranks)
     if training.activation_checkpointing:
         checkpoint_activations(model)
     forward = ModelWithLoss(model, loss)
     ids = torch.zeros(plan.device_batch_size, plan.context_length, dtype=torch.long, device=ranks.device)
+    if strategy == "fsdp":  # the module that calls the compiled code is the one that gathers its weights
+        forward = parallelize(forward, strategy, ranks, dtype)
     not_compiled = compile_module(forward, general.compile, ids=ids, targets=ids, autocast=in_dtype)
-    forward = parallelize(forward, strategy, ranks)
+    if strategy != "fsdp":
+        forward = parallelize(forward, strategy, ranks)
+    elif not_compiled:  # a forward pass that breaks off leaves weights gathered: there is no going on eagerly
+        raise ValueError(f"torch.compile failed under fsdp ({not_compiled}); use general.compile=off")
 
     # what moves the weights
-    optimizer = config.component("optimizer").build(model)
+    optimizer = build_optimizer(config.component("optimizer"), model, strategy)
     schedule = config.component("scheduler").build(max_steps=training.max_steps)
     scaler = config.component("scaler").build(grad_clip=training.grad_clip, dtype=dtype, device_type=ranks.device.type)
 

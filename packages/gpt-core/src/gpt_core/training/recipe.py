@@ -29,7 +29,7 @@ SCHEMA: Mapping[str, type | Component] = {
     "data": Component(runtime=frozenset({"context_length", "device_batch_size", "rank", "world_size", "seed"})),
     "model": Component(runtime=frozenset({"vocab_size", "context_length"})),
     "loss": Component(),
-    "optimizer": Component(args=1),
+    "optimizer": Component(args=1, runtime=frozenset({"zero", "process_group"})),
     "scheduler": Component(runtime=frozenset({"max_steps"})),
     "scaler": Component(runtime=frozenset({"grad_clip", "dtype", "device_type"})),
     "training": TrainingConfig,

@@ -12,6 +12,7 @@ from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training import hooks
 from gpt_core.training.evaluation import evaluate
+from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
 from gpt_core.training.parts import Parts, build_parts
 from gpt_core.training.recipe import checkpoint_to_resume, choose_run, set_up_process, weights_to_start_from
@@ -85,7 +86,15 @@ def make_hooks(
         hooks.Log(logging, sinks, ranks, meter, config.section("training").max_steps),
         measure,
         hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, {"model": parts.initial.description}),
-        hooks.Sample(config.section("generate"), sinks, ranks, parts.tokenizer, general.seed),
+        hooks.Sample(
+            config.section("generate"),
+            sinks,
+            ranks,
+            parts.tokenizer,
+            general.seed,
+            gather=partial(gathered, parts.forward),
+            autocast=parts.autocast,
+        ),
         *extra,
     ]
     if logging.profile_steps and ranks.is_main:

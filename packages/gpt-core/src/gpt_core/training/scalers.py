@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gpt_core.training.sharded_optimizer import ReducingOptimizer
+
 
 class Scaler(Protocol):
     def scale(self, objective: Tensor) -> Tensor: ...
     def unscale(self, optimizer: Optimizer) -> None: ...
-    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Clip the gradients; returns their global norm before clipping, a 0-d tensor."""
+    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor:
+        """Clip the gradients; returns their global norm before clipping, a 0-d tensor, equal on all ranks."""
         ...
 
     def step(self, optimizer: Optimizer, finite: bool) -> None:
@@ -47,7 +49,9 @@ class AmpGradScaler:
     def unscale(self, optimizer: Optimizer) -> None:
         self.scaler.unscale_(optimizer)
 
-    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor:
+        if isinstance(optimizer, ReducingOptimizer):  # where gradients may still be those of this rank alone
+            return optimizer.clip_grad_norm_(self.grad_clip)
         kept = [p for p in parameters if p.grad is not None]
         norm = global_norm([p.grad for p in kept if p.grad is not None])
         if self.grad_clip:
@@ -84,7 +88,7 @@ class KellerScaler:
     def unscale(self, optimizer: Optimizer) -> None:
         pass
 
-    def clip(self, parameters: Iterable[nn.Parameter]) -> Tensor:
+    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor:
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = global_norm(gradients)
         norms = torch._foreach_norm(gradients)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from gpt_core.distributed import Distributed
 from gpt_core.generate import Generator
 from gpt_core.generate.generator import Tokenizer
@@ -12,14 +15,24 @@ from gpt_core.training.state import Hook, TrainState
 
 
 class Sample(Hook):
-    """Generates text on rank 0, at the end of a completed run and every `sample_every` steps.
+    """Generates text on rank 0, in the precision of training: at the end of a completed run, and every `sample_every`
+    steps. gather: entered by every rank, it makes the weights whole.
 
     Raises ValueError before the first step where the tokenizer cannot write the prompt.
     """
 
-    def __init__(self, config: SampleConfig, sinks: Sinks, distributed: Distributed, tokenizer: Tokenizer, seed: int):
+    def __init__(
+        self,
+        config: SampleConfig,
+        sinks: Sinks,
+        distributed: Distributed,
+        tokenizer: Tokenizer,
+        seed: int,
+        gather: Callable[[], AbstractContextManager] = nullcontext,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ):
         self.config, self.sinks, self.distributed = config, sinks, distributed
-        self.tokenizer, self.seed = tokenizer, seed
+        self.tokenizer, self.seed, self.gather, self.autocast = tokenizer, seed, gather, autocast
 
     def on_start(self, state: TrainState) -> None:
         if not self.config.max_new_tokens:
@@ -41,10 +54,16 @@ class Sample(Hook):
             self._show(state)
 
     def _show(self, state: TrainState) -> None:
-        if not self.config.max_new_tokens or not self.distributed.is_main:
+        if not self.config.max_new_tokens:
             return
+        with self.gather():
+            texts = self._generate(state) if self.distributed.is_main else []
+        for text in texts:
+            self.sinks.event("sample", {"step": state.step, "text": text})
+
+    def _generate(self, state: TrainState) -> list[str]:
         was_training = state.model.training
-        with eager(state.model):
+        with eager(state.model), self.autocast():
             texts = Generator(state.model, self.tokenizer, notify=self.sinks.info).generate(
                 self.config.prompt,
                 max_new_tokens=self.config.max_new_tokens,
@@ -56,5 +75,4 @@ class Sample(Hook):
                 seed=self.seed,
             )
         state.model.train(was_training)
-        for text in texts:
-            self.sinks.event("sample", {"step": state.step, "text": text})
+        return texts
