@@ -193,6 +193,6 @@ def test_errors():
     with pytest.raises(ValueError, match=r"'gram' in torch\.bfloat16"):
         polar_express(torch.ones(3, 4), dtype=torch.bfloat16, form="gram")
     with pytest.raises(ValueError, match="got 'diagonal'"):
-        polar_express(torch.ones(3, 4), form="diagonal")
+        polar_express(torch.ones(3, 4), form="diagonal")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match="at least 1, got 0"):
         newton_schulz(torch.ones(3, 4), steps=0)
