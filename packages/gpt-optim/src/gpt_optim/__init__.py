@@ -18,3 +18,4 @@ from gpt_optim.variants import DistAdamW as DistAdamW
 from gpt_optim.variants import DistMuonAdamW as DistMuonAdamW
 from gpt_optim.variants import Muon as Muon
 from gpt_optim.variants import NorMuon as NorMuon
+from gpt_optim.zero import ZeroOne as ZeroOne

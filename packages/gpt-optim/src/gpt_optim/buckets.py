@@ -39,6 +39,8 @@ def grad_of(parameter: Tensor) -> Tensor:
     part in every collective, and one process must do what many do."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
+    if parameter.grad.layout != torch.strided:
+        raise ValueError("gradients must be dense: build nn.Embedding with sparse=False")
     return local_part(parameter.grad)
 
 

@@ -36,7 +36,8 @@ class MuonAdamW(torch.optim.Optimizer):
     scale_decay: decay by lr·scale·weight_decay (speedrun, nanochat) instead of lr·weight_decay (torch).
     split: the rows of each matrix fused in a weight, e.g. (d, d, d) for queries, keys and values; updated apart.
     transposed: the weight is stored (in, out), as in Hugging Face's GPT-2; split and scale refer to its transpose.
-    every: update at every n-th step only; until then gradients add up, and `zero_grad` leaves them.
+    every: update at every n-th step only; until then gradients add up in `.grad`, and `zero_grad` leaves them. They
+        are no part of `state_dict()`: save after a multiple of `every` steps.
     orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
     compile: compile the update rules; changing rates does not compile again.
 
@@ -128,8 +129,11 @@ class MuonAdamW(torch.optim.Optimizer):
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scale the gradients of this step down to the global norm `max_norm`, after averaging; 0 only measures.
 
-        Returns their norm before, 0-d and equal on every process. Collective.
+        Returns their norm before, 0-d and equal on every process. Collective. If it is not finite, skip the step and
+        call `zero_grad`, which then clears everything. ValueError: a negative `max_norm`.
         """
+        if not max_norm >= 0:
+            raise ValueError(f"max_norm must be at least 0, got {max_norm}")
         self.reduce_gradients()
         buckets = [unit.bucket for unit in self._due()]
         gradients = [bucket.gradients() for bucket in buckets]
@@ -184,6 +188,11 @@ class MuonAdamW(torch.optim.Optimizer):
             unit.bucket.forget()
         self._discard = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: build an equal one and load_state_dict(state_dict())"
+        )
+
     def expected_state_bytes(self) -> int:
         """Bytes of this process's state, from the parameters' shapes and the number of processes."""
         return sum(unit.expected_bytes() for unit in self._units)
@@ -200,5 +209,6 @@ class MuonAdamW(torch.optim.Optimizer):
 def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
     if not tensors:
         return torch.zeros((), device=device)
-    norms = torch._foreach_norm(tensors, dtype=torch.promote_types(tensors[0].dtype, torch.float32))
+    widest = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+    norms = torch._foreach_norm(tensors, dtype=widest)
     return torch.stack(norms).square().sum()

@@ -12,6 +12,8 @@ from torch.distributed.tensor import DTensor
 from gpt_optim.updates import SCALES, Blocks
 
 KINDS = ("muon", "normuon", "adamw")
+FIXED = ("kind", "split", "transposed", "scale", "scale_decay")
+"""Options that are read when a group is added, and cannot change."""
 BESIDES = {"params", "param_names", "initial_lr", "step", "name"}
 """What a group may hold besides the optimizer's own options."""
 
@@ -25,7 +27,7 @@ def check_group(group: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         )
     if group["kind"] not in KINDS:
         raise ValueError(f"a group's kind must be one of {', '.join(KINDS)}, got {group['kind']!r}")
-    if group["lr"] < 0 or group["weight_decay"] < 0:
+    if not group["lr"] >= 0 or not group["weight_decay"] >= 0:  # not a number is neither
         raise ValueError(f"lr and weight_decay must not be negative, got {group['lr']}, {group['weight_decay']}")
     for name in ("momentum", "beta2"):
         if not 0.0 <= group[name] < 1.0:
@@ -48,8 +50,8 @@ def _check_matrix(p: Tensor, group: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{group['kind']} takes matrices, got a parameter of shape {tuple(p.shape)}: use kind='adamw' for it"
         )
-    if p.numel() == 0:
-        raise ValueError(f"a parameter of shape {tuple(p.shape)} has no elements; leave it out")
+    if p.numel() == 0 or not p.is_contiguous():
+        raise ValueError(f"matrices must be contiguous and not empty, got shape {tuple(p.shape)}, stride {p.stride()}")
     rows, columns = reversed(p.shape[-2:]) if group["transposed"] else p.shape[-2:]
     split = group["split"] or (rows,)
     if sum(split) != rows or min(split) < 1:

@@ -106,8 +106,7 @@ class SharedRows:
     def update(self, update: Update) -> None:
         assert self._grad is not None, "gradients() comes first"
         weight = self.param.detach()
-        if self._grad.numel():  # a share may be empty
-            update([weight[self.own]], [self._grad])
+        update([weight[self.own]], [self._grad])
         self._sent = self._padded(weight[self.own], self.chunk)
         even = self.chunk * self.ranks.size == weight.size(0) and weight.is_contiguous()
         self._all = weight if even else weight.new_empty(self.chunk * self.ranks.size, *weight.shape[1:])

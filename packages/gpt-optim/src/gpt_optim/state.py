@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from gpt_optim.options import FIXED
+
 RESHARD = (
     "to go on with another number of processes, read the checkpoint with torch.distributed.checkpoint.load into this "
     "optimizer's own state_dict() first"
@@ -23,6 +25,13 @@ def load_state(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) 
     sizes, saved_sizes = [len(g["params"]) for g in groups], [len(g["params"]) for g in saved_groups]
     if sizes != saved_sizes:
         raise ValueError(f"the state has groups of {saved_sizes} parameters, this optimizer of {sizes}: build it alike")
+    for i, (group, saved_group) in enumerate(zip(groups, saved_groups, strict=True)):
+        for option in FIXED:
+            if _plain(group[option]) != _plain(saved_group.get(option, group[option])):
+                raise ValueError(
+                    f"group {i} was saved with {option}={saved_group[option]!r}, here it is {group[option]!r}: build "
+                    "the optimizer alike"
+                )
     ours = [p for group in groups for p in group["params"]]
     saved_ids = [i for group in saved_groups for i in group["params"]]
     copies: list[tuple[Tensor, Tensor]] = []
@@ -46,6 +55,10 @@ def load_state(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any]) 
             own.copy_(saved)
     for group, saved_group in zip(groups, saved_groups, strict=True):
         group.update({key: value for key, value in saved_group.items() if key not in ("params", "param_names")})
+
+
+def _plain(option: Any) -> Any:
+    return list(option) if isinstance(option, tuple) else option
 
 
 def _layout(tensor: Tensor) -> str:

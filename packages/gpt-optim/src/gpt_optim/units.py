@@ -106,7 +106,10 @@ class MatrixUnit:
 
 
 class AdamWUnit:
-    """Tensors with their two moments. Moments are float32 at least, so that bfloat16 weights can be trained."""
+    """Tensors with their two moments, float32 at least, so that bfloat16 weights can be trained.
+
+    The state's keys and shapes are those of torch.optim.AdamW, so that checkpoints of one suit the other.
+    """
 
     def __init__(self, bucket: Whole | SharedRows, group: Group, state: State, compiled: bool):
         self.bucket, self.group, self.compiled = bucket, group, compiled
@@ -116,6 +119,12 @@ class AdamWUnit:
         wholes, self.second = bucket.zeros()
         for p, whole in zip(bucket.params, wholes, strict=True):
             state[p]["exp_avg_sq"] = whole
+        # torch's fused kernel wants moments of the weights' dtype, and counts steps on their device.
+        self.fused = state_dtype(bucket.params[0]) == bucket.params[0].dtype and not group["cautious"]
+        place = self.first[0].device if self.fused else torch.device("cpu")
+        self.steps = [torch.zeros((), dtype=torch.float32, device=place) for _ in bucket.params]
+        for p, count in zip(bucket.params, self.steps, strict=True):
+            state[p]["step"] = count
         self._exact = _maybe_compiled(updates.adamw_exact, compiled)
 
     def update(self) -> None:
@@ -123,11 +132,14 @@ class AdamWUnit:
 
     def _apply(self, weights: Tensors, grads: Tensors) -> None:
         group = self.group
-        (beta1, beta2), t = group["betas"], (group["step"] + 1) // group["every"]
-        if weights[0].dtype == self.first[0].dtype and not group["cautious"]:
+        beta1, beta2 = group["betas"]
+        if self.fused:
             rates = {"lr": group["lr"], "betas": group["betas"], "eps": group["eps"]}
-            updates.adamw(weights, grads, self.first, self.second, step=t, weight_decay=group["weight_decay"], **rates)
+            moments = (self.first, self.second, self.steps)
+            updates.adamw(weights, grads, *moments, weight_decay=group["weight_decay"], **rates)
             return
+        torch._foreach_add_(self.steps, 1.0)
+        t = int(self.steps[0])
         scalar = torch.tensor if self.compiled else float
         self._exact(
             weights,
@@ -146,7 +158,7 @@ class AdamWUnit:
 
     def expected_bytes(self) -> int:
         width = torch.finfo(state_dtype(self.bucket.params[0])).bits // 8
-        return 2 * width * self.bucket.num_weights_here
+        return 2 * width * self.bucket.num_weights_here + 4 * len(self.steps)
 
 
 def _maybe_compiled(function: Callable, compiled: bool) -> Callable:

@@ -145,25 +145,24 @@ def adamw(
     grads: Tensors,
     first_moments: Tensors,
     second_moments: Tensors,
+    steps: Tensors,
     *,
-    step: int,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
 ) -> None:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with torch's one-pass kernel; `step` counts from 1.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with torch's one-pass kernel, which counts `steps` on.
 
     Moments must have the weights' dtype.
     """
-    counts = torch.full((len(weights),), step - 1.0, device=weights[0].device)  # the kernel counts on by itself
     torch_adamw(
         weights,
         [g.to(w.dtype) for g, w in zip(grads, weights, strict=True)],
         first_moments,
         second_moments,
         [],
-        list(counts.unbind()),
+        steps,
         fused=True,
         amsgrad=False,
         beta1=betas[0],

@@ -1,6 +1,7 @@
 """What each process of the distributed tests runs: a small model trained under every strategy, against one process."""
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gpt_optim import MuonAdamW, Rule, param_groups, polar_express
+from gpt_optim import MuonAdamW, Rule, ZeroOne, param_groups, polar_express
 
 WIDTH, VOCABULARY = 16, 131  # neither the 131 rows of the embedding nor the 5 blocks divide by 2, 3 or 4
-ORTHOGONALIZE = partial(polar_express, dtype=torch.float32)
-STEPS, SAVED_AFTER = 5, 3
+ORTHOGONALIZE = partial(polar_express, dtype=torch.float32, form="direct")  # the form that rounds least
+STEPS, SAVED_AFTER = 5, 2  # saved when no gradient waits for its turn (`every`)
 
 
 class Block(nn.Module):
@@ -51,20 +52,19 @@ class Model(nn.Module):
         return self.head(x * self.gain)
 
 
-def groups(model, kind):
+def mixed(model, **options):
+    """All rules in one optimizer; every option that changes what must travel."""
     rules = [
-        Rule(r"qkv", {"kind": kind, "split": (16, 8, 8)}),
-        Rule(r"up|down\.weight|bank", {"kind": kind}),
+        Rule(r"qkv", {"kind": "normuon", "split": (16, 8, 8)}),
+        Rule(r"up|bank", {"kind": "muon", "weight_decay": 0.2}),
+        Rule(r"down\.weight", {"kind": "normuon"}),
         Rule(r"embed|head\.weight", {"kind": "adamw", "lr": 3e-3, "every": 2}),
         Rule(r"norm|bias|gain", {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.0}),
     ]
-    return param_groups(model, rules)
-
-
-def optimizer_for(model, kind, **options):
     # Polar Express multiplies small singular values, and their rounding errors, by up to 989: hence the small rate.
     # Cautious decay is off since it jumps where an update is within rounding of zero.
-    return MuonAdamW(groups(model, kind), lr=0.005, weight_decay=0.1, orthogonalize=ORTHOGONALIZE, **options)
+    groups = param_groups(model, rules)
+    return MuonAdamW(groups, lr=0.003, weight_decay=0.1, orthogonalize=ORTHOGONALIZE, **options)
 
 
 def loss_of(model, step, share):
@@ -78,10 +78,16 @@ def train(model, optimizer, first, last, share=slice(None), clip=0.5):
     norms = []
     for step in range(first, last):
         loss_of(model, step, share).backward()
-        norms.append(float(optimizer.clip_grad_norm_(clip)))
+        norms.append(float(clip_grad_norm(model, optimizer, clip)))
         optimizer.step()
         optimizer.zero_grad()
     return norms
+
+
+def clip_grad_norm(model, optimizer, clip):
+    if isinstance(optimizer, MuonAdamW):
+        return optimizer.clip_grad_norm_(clip)
+    return nn.utils.clip_grad_norm_(model.parameters(), clip)
 
 
 def whole(tensor):
@@ -98,28 +104,46 @@ def distance(model, expected):
     return max(float((found[name] - expected[name]).abs().max()) for name in expected)
 
 
-def alone(kind, bank):
-    """The run on one process: weights after the save and at the end, the norms, and the optimizer."""
-    model = Model(bank)
-    optimizer = optimizer_for(model, kind)
+STRATEGIES = ("zero1", "zero2", "fsdp", "ZeroOne rows", "ZeroOne tensors")
+
+
+def torchs_own(strategy):
+    if strategy == "ZeroOne tensors":
+        return torch.optim.Adafactor, {"lr": 3e-3}
+    # With a small eps, Adam's update of a gradient that is only rounding noise would be the sign of the noise.
+    return torch.optim.AdamW, {"lr": 3e-3, "weight_decay": 0.1, "eps": 1e-4, "fused": True}
+
+
+def shared(strategy):
+    """The model and its optimizer under `strategy`; "alone" is one process."""
+    model = Model(bank=strategy != "fsdp")
+    everybody = None if strategy == "alone" else dist.group.WORLD
+    if strategy == "fsdp":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model, mixed(model)
+    if strategy == "zero1":
+        return DistributedDataParallel(model), mixed(model, process_group=everybody, gradients="averaged")
+    if strategy.startswith("ZeroOne"):
+        made, options = torchs_own(strategy)
+        optimizer = ZeroOne(model.parameters(), made, everybody, strategy.split()[1], **options)
+        return DistributedDataParallel(model), optimizer
+    return model, mixed(model, process_group=everybody)
+
+
+def alone(strategy):
+    """The run of `strategy` on one process: weights after the save and at the end, norms, and the optimizer."""
+    model = Model(bank=strategy != "fsdp")
+    optimizer = mixed(model)
+    if strategy.startswith("ZeroOne"):
+        made, options = torchs_own(strategy)
+        optimizer = made(model.parameters(), **options)
     norms = train(model, optimizer, 0, SAVED_AFTER)
     middle = weights(model)
     norms += train(model, optimizer, SAVED_AFTER, STEPS)
     return middle, weights(model), norms, optimizer
-
-
-def shared(kind, strategy, rank, world):
-    """The model under `strategy` and its optimizer."""
-    model = Model(bank=strategy != "fsdp")
-    if strategy == "fsdp":
-        mesh = init_device_mesh("cpu", (world,))
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        return model, optimizer_for(model, kind)
-    gradients = "averaged" if strategy == "zero1" else "local"
-    optimizer = optimizer_for(model, kind, process_group=dist.group.WORLD, gradients=gradients)
-    return (DistributedDataParallel(model) if strategy == "zero1" else model), optimizer
 
 
 def state_bytes(optimizer):
@@ -141,39 +165,48 @@ def state_of(model, optimizer):
     return {"model": getattr(model, "module", model).state_dict(), "optimizer": optimizer.state_dict()}
 
 
-def compare(rank, world, folder, kinds, strategies, resume_from):
+def compare(rank, world, folder, resume_from):
+    """{strategy: {measure: value}}; a checkpoint of each in `folder`, and the run that goes on from `resume_from`'s."""
     report = {}
     share = slice(rank * 24 // world, (rank + 1) * 24 // world)
-    for kind in kinds:
-        for strategy in strategies:
-            middle, end, norms, single = alone(kind, bank=strategy != "fsdp")
-            model, optimizer = shared(kind, strategy, rank, world)
-            found = train(model, optimizer, 0, SAVED_AFTER, share)
-            saved = folder / f"{kind}_{strategy}_{world}"
-            dcp.save(state_of(model, optimizer), checkpoint_id=str(saved))
-            entry = {"middle": distance(model, middle)}
-            found += train(model, optimizer, SAVED_AFTER, STEPS, share)
-            entry["end"] = distance(model, end)
-            entry["identical"] = identical(model)
-            entry["norms"] = max(abs(a - b) / b for a, b in zip(found, norms, strict=True))
+    for strategy in STRATEGIES:
+        middle, end, norms, single = alone(strategy)
+        model, optimizer = shared(strategy)
+        found = train(model, optimizer, 0, SAVED_AFTER, share)
+        if strategy != "ZeroOne tensors":
+            dcp.save(state_of(model, optimizer), checkpoint_id=str(folder / f"{strategy}_{world}"))
+        entry = {"middle": distance(model, middle)}
+        found += train(model, optimizer, SAVED_AFTER, STEPS, share)
+        entry["end"] = distance(model, end)
+        entry["identical"] = identical(model)
+        entry["norms"] = max(abs(a - b) / b for a, b in zip(found, norms, strict=True))
+        if not strategy.startswith("ZeroOne"):
             entry["bytes"] = [state_bytes(optimizer), optimizer.expected_state_bytes(), state_bytes(single)]
-            if resume_from:
-                model, optimizer = shared(kind, strategy, rank, world)
-                state = state_of(model, optimizer)
-                dcp.load(state, checkpoint_id=str(folder / f"{kind}_{strategy}_{resume_from}"))
-                getattr(model, "module", model).load_state_dict(state["model"])
-                optimizer.load_state_dict(state["optimizer"])
-                train(model, optimizer, SAVED_AFTER, STEPS, share)
-                entry["resumed"] = distance(model, end)
-            report[f"{kind} {strategy}"] = entry
+        if resume_from and strategy != "ZeroOne tensors":
+            model, optimizer = shared(strategy)
+            resume(model, optimizer, folder / f"{strategy}_{resume_from}")
+            train(model, optimizer, SAVED_AFTER, STEPS, share)
+            entry["resumed"] = distance(model, end)
+        report[strategy] = entry
     return report
 
 
-def main(rank, world, folder, kinds, strategies, resume_from=None):
+def resume(model, optimizer, checkpoint):
+    if isinstance(optimizer, ZeroOne):
+        optimizer.allocate_state()
+    state = state_of(model, optimizer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process is meant to be one
+        dcp.load(state, checkpoint_id=str(checkpoint), no_dist=not dist.is_initialized())
+    getattr(model, "module", model).load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+
+
+def main(rank, world, folder, resume_from=None):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, init_method=f"file://{folder}/rendezvous_{world}")
     try:
-        report = compare(rank, world, Path(folder), kinds, strategies, resume_from)
+        report = compare(rank, world, Path(folder), resume_from)
         (Path(folder) / f"report_{world}_{rank}.json").write_text(json.dumps(report))
         dist.barrier()
     finally:

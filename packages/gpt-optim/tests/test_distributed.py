@@ -1,0 +1,123 @@
+"""Every strategy on 2, 3 and 4 processes against one: weights, clipping, state, checkpoints between process counts."""
+
+import json
+
+import pytest
+import strategies_worker as worker
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from gpt_optim import DistAdamW, DistMuonAdamW, MuonAdamW, ZeroOne
+
+SAVED_ON = 2
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """{processes: {strategy: measures}}, alike on all ranks; checkpoints beside them in `folder`."""
+    folder = tmp_path_factory.mktemp("distributed")
+    reports = {}
+    for world in (SAVED_ON, 3, 4):
+        arguments = (world, str(folder), None if world == SAVED_ON else SAVED_ON)
+        mp.start_processes(worker.main, arguments, world, start_method="spawn")
+        by_rank = [json.loads((folder / f"report_{world}_{rank}.json").read_text()) for rank in range(world)]
+        assert [r.keys() for r in by_rank] == [by_rank[0].keys()] * world
+        reports[world] = by_rank
+    return folder, reports
+
+
+@pytest.mark.parametrize("strategy", worker.STRATEGIES)
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_the_same_weights_as_one_process(reports, world, strategy):
+    for found in (report[strategy] for report in reports[1][world]):
+        assert found["identical"], "ranks differ in some bit"
+        assert found["end"] < 1e-6 and found["middle"] < 1e-6
+        assert found["norms"] < 1e-5, "the norm is that of the averaged gradients"
+
+
+@pytest.mark.parametrize("strategy", [s for s in worker.STRATEGIES if s != "ZeroOne tensors"])
+@pytest.mark.parametrize("world", [3, 4])
+def test_saved_on_two_processes_and_resumed_on_more(reports, world, strategy):
+    assert all(report[strategy]["resumed"] < 1e-6 for report in reports[1][world])
+
+
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
+def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
+    folder, _ = reports
+    model = worker.Model(bank=strategy != "fsdp")
+    optimizer = worker.mixed(model)
+    worker.resume(model, optimizer, folder / f"{strategy}_{SAVED_ON}")
+    worker.train(model, optimizer, worker.SAVED_AFTER, worker.STEPS)
+    *_, end, _, _ = worker.alone(strategy)
+    assert worker.distance(model, end) < 1e-6
+
+
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_state_bytes_follow_the_formula(reports, world, strategy):
+    by_rank = [report[strategy]["bytes"] for report in reports[1][world]]
+    assert all(measured == expected for measured, expected, _ in by_rank)
+    alone = by_rank[0][2]
+    replicated = 0 if strategy == "fsdp" else (world - 1) * replicated_bytes()
+    assert sum(measured for measured, _, _ in by_rank) == alone + replicated, (
+        "every byte has one owner, but small tensors"
+    )
+
+
+def replicated_bytes():
+    model = worker.Model()
+    groups = worker.mixed(model).param_groups
+    small = [p for g in groups if g["kind"] == "adamw" for p in g["params"] if p.numel() < 1024]
+    return 8 * sum(p.numel() for p in small)
+
+
+def test_owners_of_twelve_matrices_on_eight_ranks():
+    """Counts and bytes of nanochat's depth-12 model (spec scaling 2c and 9.10), without any process."""
+    from gpt_optim.ranks import Ranks
+
+    class Eight(Ranks):
+        size, rank = 8, 0
+
+    assert Eight().shares(12) == [2, 2, 2, 2, 2, 2, 0, 0]
+    assert Eight().shares(131) == [17] * 7 + [12]
+    square, rectangle = 768 * 768, 768 * 3072
+    chunks = Eight().chunk(48) * square + 2 * Eight().chunk(12) * rectangle
+    assert chunks == 12_976_128
+
+
+def test_without_processes_the_distributed_classes_are_the_plain_ones():
+    assert not dist.is_initialized()
+    plain, shared = nn.Linear(8, 8), nn.Linear(8, 8)
+    shared.load_state_dict(plain.state_dict())
+    rules = lambda model: [{"params": [model.weight]}, {"params": [model.bias], "kind": "adamw", "lr": 0.01}]
+    one = MuonAdamW(rules(plain), orthogonalize=worker.ORTHOGONALIZE)
+    other = DistMuonAdamW(rules(shared), orthogonalize=worker.ORTHOGONALIZE)
+    for model, optimizer in ((plain, one), (shared, other)):
+        model(torch.arange(8.0)).square().sum().backward()
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(plain.parameters(), shared.parameters(), strict=True))
+    assert DistAdamW(plain.parameters()).param_groups[0]["kind"] == "adamw"
+
+
+def test_zero_one_refuses_what_it_would_get_wrong():
+    matrix = nn.Parameter(torch.ones(4, 4))
+    with pytest.raises(ValueError, match="Muon needs parameters whole: use granularity='tensors'"):
+        ZeroOne([matrix], torch.optim.Muon)
+    with pytest.raises(ValueError, match="granularity must be"):
+        ZeroOne([matrix], torch.optim.SGD, granularity="columns", lr=0.1)
+
+
+def test_zero_one_takes_any_optimizer_and_its_changing_rates():
+    models = [nn.Linear(4, 3), nn.Linear(4, 3)]
+    models[1].load_state_dict(models[0].state_dict())
+    plain = torch.optim.SGD(models[0].parameters(), lr=0.1, momentum=0.9)
+    ours = ZeroOne(models[1].parameters(), torch.optim.SGD, lr=0.1, momentum=0.9)
+    for step in range(3):
+        for model, optimizer in zip(models, (plain, ours), strict=True):
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            optimizer.zero_grad()
+            model(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True))
