@@ -68,10 +68,8 @@ class Generator:
                 f"the tokenizer has {tokenizer.vocab_size} tokens and the model knows {vocab_size}: "
                 "the model was trained with another one"
             )
-        moves = device is not None or dtype is not None
-        self.model = (
-            model.to(device=device, dtype=dtype) if moves else model
-        )  # `to` alone would shard FSDP weights anew
+        moves = device is not None or dtype is not None  # even an idle `to` makes FSDP shard gathered weights anew
+        self.model = model.to(device=device, dtype=dtype) if moves else model
         self.tokenizer = tokenizer
         self._notify = notify
 

@@ -41,6 +41,10 @@ class StartupInfo:
     compile: bool = False
     strategy: str = "single"
     """single | ddp | zero1 | zero2 | fsdp"""
+    state_bytes: Mapping[str, Any] = field(default_factory=dict)
+    """Bytes of weights, gradients and optimizer that a rank holds; recorded."""
+    state_sentence: str | None = None
+    """The same in words; shown."""
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     """As `optimizer_record(optimizer)` returns it."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +89,7 @@ class StartupInfo:
                 "use_zero1": self.strategy == "zero1",
                 "use_fsdp": self.strategy == "fsdp",
             },
+            "state_bytes": dict(self.state_bytes),
             "mfu": self.mfu.constants(),
         }
 
@@ -201,6 +206,8 @@ def _hardware_rows(info: StartupInfo) -> Rows:
     yield "torch.compile", "on" if info.compile else "off"
     names = {"single": "single process", "ddp": "DDP", "zero1": "DDP + ZeRO-1", "zero2": "ZeRO-2", "fsdp": "FSDP"}
     yield "Parallelism", names.get(info.strategy, info.strategy)
+    if info.state_sentence:
+        yield "State per rank", info.state_sentence
 
 
 def _performance_rows(info: StartupInfo) -> Rows:

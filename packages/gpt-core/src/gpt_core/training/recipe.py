@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from gpt_core.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, newest_run
 from gpt_core.checkpoint.discovery import runs_in
 from gpt_core.config import Component, expand
+from gpt_core.distributed import Distributed
 from gpt_core.training.config import (
     CheckpointConfig,
     EvalConfig,
@@ -51,6 +54,36 @@ def set_up_process(general: GeneralConfig) -> None:
     torch.backends.cuda.matmul.fp32_precision = "tf32"
     if general.threads is not None:
         torch.set_num_threads(general.threads)
+
+
+def after_restart(general: GeneralConfig, ranks: Distributed) -> GeneralConfig:
+    """For processes that their launcher has started again: continue the run that they had begun. Collective.
+
+    Known by the launch that its manifest names, under whatever name. It is resumed if it has saved since, else begun
+    anew in the same folder.
+    """
+    if not ranks.restarts:
+        return general
+    run_dir, saved = ranks.broadcast(_begun(general, ranks.launch) if ranks.is_main else None)
+    if run_dir is None:
+        return general
+    name = str(run_dir.relative_to(expand(general.out_dir)))
+    return replace(general, run_name=name, init_from="resume" if saved else general.init_from)
+
+
+def _begun(general: GeneralConfig, launch: str | None) -> tuple[Path | None, bool]:
+    """The newest run of a launch, and whether it has saved a checkpoint since."""
+    out_dir = Path(expand(general.out_dir))
+    named = [] if general.run_name is None else [out_dir / expand(general.run_name) / "manifest.json"]
+    manifests = [path for path in {*named, *out_dir.glob("*/manifest.json")} if path.exists()]
+    for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        attempts = [each for each in [*manifest.get("earlier", []), manifest] if each.get("launch") == launch]
+        if attempts and launch is not None:
+            begun = datetime.fromisoformat(attempts[0]["time"]).timestamp()
+            saves = list_checkpoints(path.parent)
+            return path.parent, any(save.stat().st_mtime >= begun for save in saves)
+    return None, False
 
 
 def choose_run(general: GeneralConfig, clock: datetime) -> Path:

@@ -19,6 +19,7 @@ from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training.parts import Parts
 from gpt_core.training.recipe import RESUME
 from gpt_core.training.state import TrainState
+from gpt_core.training.state_bytes import StateBytes, optimizer_bytes, state_bytes
 
 
 @contextmanager
@@ -46,12 +47,12 @@ def recorded(run_dir: Path, config: Config, state: TrainState, ranks: Distribute
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(OSError):  # a full disk: the error that ended the run says more
-            sinks.close(status, f"{type(error).__name__}: {error}")
+            sinks.close(status, ranks.explain(error) if ranks.is_main else None)
         raise
     sinks.close("interrupted" if state.status == "interrupted" else "completed")
 
 
-def write_records(run_dir: Path, config: Config, parts: Parts, argv: Sequence[str]) -> None:
+def write_records(run_dir: Path, config: Config, parts: Parts, argv: Sequence[str], ranks: Distributed) -> None:
     """config.yaml, command.sh, manifest.json, and the tokenizer, so that the run folder can be used by itself."""
     dataset, processes = parts.splits.dataset, parts.plan.world_size
     launcher = ["torchrun", f"--nproc-per-node={processes}"] if processes > 1 else []  # on one node
@@ -60,6 +61,7 @@ def write_records(run_dir: Path, config: Config, parts: Parts, argv: Sequence[st
         config_yaml=_repeatable(config, run_dir / "config.yaml"),
         argv=["uv", "run", *launcher, *argv],
         data={"path": str(dataset.path), "digest": dataset.digest},
+        extra={"launch": ranks.launch} if ranks.launch else None,
     )
     parts.tokenizer.save(run_dir / "tokenizer")
 
@@ -92,6 +94,7 @@ def mfu_meter(config: Config, parts: Parts, ranks: Distributed) -> MFUMeter:
 def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks: Distributed, run_name: str) -> None:
     """The banner, and the `start` event from which run.json is made."""
     training, state, plan = config.section("training"), parts.state, parts.plan
+    planned = planned_bytes(parts)
     info = monitor.StartupInfo(
         run_name=run_name,
         model_config=getattr(state.model, "config", None),
@@ -106,6 +109,8 @@ def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks:
         dtype=str(parts.dtype).removeprefix("torch."),
         compile=config.section("general").compile != "off" and parts.not_compiled is None,
         strategy=parts.strategy,
+        state_bytes=planned.record(),
+        state_sentence=planned.sentence(parts.strategy),
         optimizer=monitor.optimizer_record(state.optimizer),
         training={
             **config.component("optimizer").kwargs,
@@ -120,9 +125,18 @@ def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks:
     sinks.info(monitor.startup_report(info))
 
 
-def conclude(run_dir: Path, sinks: Sinks, state: TrainState) -> None:
+def planned_bytes(parts: Parts) -> StateBytes:
+    plan = parts.plan
+    return state_bytes(parts.state.model, parts.state.optimizer, parts.strategy, plan.world_size, plan.micro_steps)
+
+
+def conclude(run_dir: Path, sinks: Sinks, parts: Parts) -> None:
     """Final figures, and the loss curve as a picture."""
-    sinks.summary(monitor.summarize(monitor.read_run(run_dir), status=state.status))
+    state = parts.state
+    figures = monitor.summarize(monitor.read_run(run_dir), status=state.status)
+    figures["optimizer_bytes"] = optimizer_bytes(state.optimizer)  # of this rank, and by the formula
+    figures["optimizer_bytes_planned"] = planned_bytes(parts).optimizer
+    sinks.summary(figures)
     try:
         sinks.artifact(monitor.loss_curve(run_dir), "loss")
     except ImportError as error:  # matplotlib is an extra; a finished run does not fail for want of a picture

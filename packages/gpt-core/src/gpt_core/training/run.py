@@ -15,7 +15,13 @@ from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
 from gpt_core.training.parts import Parts, build_parts
-from gpt_core.training.recipe import checkpoint_to_resume, choose_run, set_up_process, weights_to_start_from
+from gpt_core.training.recipe import (
+    after_restart,
+    checkpoint_to_resume,
+    choose_run,
+    set_up_process,
+    weights_to_start_from,
+)
 from gpt_core.training.reporting import announce, conclude, mfu_meter, recorded, write_records
 from gpt_core.training.state import Hook
 
@@ -30,6 +36,7 @@ def run(
     general, training = config.section("general"), config.section("training")
     only_look = config.section("eval").eval_only
     set_up_process(general)
+    general = after_restart(general, ranks)
     run_dir = choose_run(general, clock)
     resume = checkpoint_to_resume(general, run_dir)
     parts = build_parts(config, ranks, resume=resume, weights=weights_to_start_from(general))
@@ -37,8 +44,10 @@ def run(
         meter = mfu_meter(config, parts, ranks)
         if ranks.is_main:
             if not (only_look and resume):  # looking at a run does not change what it was
-                write_records(run_dir, config, parts, argv)
+                write_records(run_dir, config, parts, argv, ranks)
             announce(sinks, config, parts, meter, ranks, run_dir.name)
+        if ranks.restarts:
+            sinks.info(f"started again by the launcher ({ranks.restarts}): goes on from step {parts.state.step}")
         for note in parts.initial.notes:
             sinks.info(note)
         if parts.not_compiled:
@@ -56,7 +65,7 @@ def run(
             hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, extra_hooks),
         )
         if ranks.is_main:
-            conclude(run_dir, sinks, parts.state)
+            conclude(run_dir, sinks, parts)
     return run_dir
 
 
