@@ -1,4 +1,4 @@
-"""Makes `strategies_worker` importable, here and in the processes that the tests start."""
+"""Makes `sharding_worker` importable, here and in the processes that the tests start."""
 
 import sys
 from pathlib import Path

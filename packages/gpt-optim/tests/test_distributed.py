@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import strategies_worker as worker
+import sharding_worker as worker
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -59,18 +59,17 @@ def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
 def test_state_bytes_follow_the_formula(reports, world, strategy):
     by_rank = [report[strategy]["bytes"] for report in reports[1][world]]
     assert all(measured == expected for measured, expected, _ in by_rank)
-    alone = by_rank[0][2]
-    replicated = 0 if strategy == "fsdp" else (world - 1) * replicated_bytes()
-    assert sum(measured for measured, _, _ in by_rank) == alone + replicated, (
-        "every byte has one owner, but small tensors"
-    )
+    everywhere = bytes_on_every_rank(strategy)
+    alone = by_rank[0][2] - everywhere
+    assert sum(measured - everywhere for measured, _, _ in by_rank) == alone, "each of the rest has one owner"
 
 
-def replicated_bytes():
-    model = worker.Model()
-    groups = worker.mixed(model).param_groups
-    small = [p for g in groups if g["kind"] == "adamw" for p in g["params"] if p.numel() < 1024]
-    return 8 * sum(p.numel() for p in small)
+def bytes_on_every_rank(strategy):
+    """AdamW's step counters, and under ZeRO the moments of small tensors."""
+    groups = [g for g in worker.mixed(worker.Model(bank=strategy != "fsdp")).param_groups if g["kind"] == "adamw"]
+    params = [p for g in groups for p in g["params"]]
+    small = sum(8 * p.numel() for p in params if p.numel() < 1024)
+    return 4 * len(params) + (0 if strategy == "fsdp" else small)
 
 
 def test_owners_of_twelve_matrices_on_eight_ranks():
