@@ -30,6 +30,11 @@ POLAR_EXPRESS: tuple[Coefficients, ...] = (
 GRAM_RATIO = 1.5
 """From this ratio of the longer side to the shorter on, the Gram form is the faster one."""
 
+EXACT = (torch.float32, torch.float64)
+
+RESTART = 2
+"""Steps of the Gram form in lower precision until it starts anew; four would let noise grow to 100 (low rank)."""
+
 PANEL = 128
 """Rows of a symmetric product computed at a time on a CPU: fewer would save more flops in slower products."""
 
@@ -41,9 +46,9 @@ def newton_schulz(
     """The quintic iteration of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
     Five steps send singular values between 0.01 and 1 times the Frobenius norm into [0.68, 1.21].
-    `dtype` is that of the products: bfloat16 on CUDA and float32 elsewhere unless given. `form` is how the same
-    polynomials are evaluated: "direct" on X, or "gram" on its small side, which takes at least float32. Unless given,
-    "gram" on CPUs for matrices that are far from square, else "direct".
+    `dtype` is that of the products; unless given, bfloat16 on CUDA and on CPUs that have units for it, else float32.
+    `form` is how the same polynomials are evaluated: "direct" on X, or "gram" on its small side; unless given, "gram"
+    on CPUs for matrices that are far from square, else "direct".
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -70,14 +75,13 @@ def _orthogonalize(
 ) -> Tensor:
     if input_KMN.dim() < 2:
         raise ValueError(f"only matrices can be orthogonalised, got shape {tuple(input_KMN.shape)}")
-    dtype = dtype or (torch.bfloat16 if input_KMN.is_cuda else torch.float32)
-    exact = dtype in (torch.float32, torch.float64)
+    dtype = dtype or _fastest_dtype(input_KMN.device.type)
     eager_cpu = input_KMN.device.type == "cpu" and not torch.compiler.is_compiling()
     M, N = input_KMN.shape[-2:]
     if form is None:
-        form = "gram" if eager_cpu and exact and max(M, N) >= GRAM_RATIO * min(M, N) else "direct"
-    if form not in ("direct", "gram") or (form == "gram" and not exact):
-        raise ValueError(f"form must be 'direct', or with float32 or float64 products 'gram', got {form!r} in {dtype}")
+        form = "gram" if eager_cpu and max(M, N) >= GRAM_RATIO * min(M, N) else "direct"
+    if form not in ("direct", "gram"):
+        raise ValueError(f"form must be 'direct' or 'gram', got {form!r}")
     iterate = _gram if form == "gram" else _direct
     x_KMN = input_KMN.reshape(-1, M, N)
     # A CPU takes as many matrices at a time as it has threads: what passes between products stays in its caches.
@@ -89,6 +93,17 @@ def _orthogonalize(
         parts.append(iterate(part_KMN / (margin * norm_K11 + eps), coefficients))
     result_KMN = parts[0] if len(parts) == 1 else torch.cat(parts)
     return result_KMN.view(input_KMN.shape).to(input_KMN.dtype)
+
+
+def _fastest_dtype(device: str) -> torch.dtype:
+    return torch.bfloat16 if device == "cuda" or (device == "cpu" and _cpu_has_bfloat16()) else torch.float32
+
+
+@torch.compiler.assume_constant_result
+def _cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; elsewhere it is some 50 times slower than float32."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _direct(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
@@ -106,8 +121,11 @@ def _gram(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
     """The same by R = X Xᵀ alone: a step multiplies X by W = a + b R + c R², hence R by W². X is needed twice.
 
     All of these are polynomials in the first R: they commute, and their products are symmetric. Squared singular
-    values below the rounding of R are lost in it; noise there grows as fast as the signal, to 1e-7 · 989² at most.
+    values below the rounding of R are lost in it, and noise grows as fast as the signal, to 1e-7 · 989² in float32.
+    In bfloat16 it would explode: X is formed, and R anew, after two steps.
     """
+    if x_KMN.dtype not in EXACT and len(coefficients) > RESTART:
+        x_KMN, coefficients = _gram(x_KMN, coefficients[:RESTART]), coefficients[RESTART:]
     tall = x_KMN.size(-2) > x_KMN.size(-1)
     gram_KSS = _symmetric_product(x_KMN.mT, x_KMN) if tall else _symmetric_product(x_KMN, x_KMN.mT)
     step_KSS = total_KSS = _factor(gram_KSS, coefficients[0])
@@ -131,8 +149,7 @@ def _symmetric_product(
 ) -> Tensor:
     """beta · addend + alpha · a b, known to be symmetric: eager CPUs compute the lower panels and mirror them."""
     S = a_KSN.size(-2)
-    exact = a_KSN.dtype in (torch.float32, torch.float64)
-    if a_KSN.device.type != "cpu" or torch.compiler.is_compiling() or not exact or S < 2 * PANEL:
+    if a_KSN.device.type != "cpu" or torch.compiler.is_compiling() or a_KSN.dtype not in EXACT or S < 2 * PANEL:
         if addend_KSS is None:
             return a_KSN @ b_KNS
         return torch.baddbmm(addend_KSS, a_KSN, b_KNS, beta=beta, alpha=alpha)
