@@ -1,7 +1,8 @@
 """Linear map y = x Wᵀ + b.
 
 torch sends float32 matrix products on CPUs to MKL, which leaves the AVX-512 units of AMD processors unused: there,
-oneDNN is twice as fast at the same precision, forward and backward. Both compute in IEEE float32.
+oneDNN is twice as fast at the same precision, forward and backward. On AMD processors without AVX-512 MKL is the faster
+one. Both compute in IEEE float32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from torch import Tensor
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch has oneDNN; a fact of the build, not of the machine."""
+
+PREFER_ONEDNN = HAS_ONEDNN and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+"""Whether oneDNN is the faster library on this processor."""
 
 MIN_ROWS = 16
 """Below this many rows (decoding) both read the weights once and are as slow as memory; torch's path starts faster."""
@@ -31,12 +35,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear_backend(x: Tensor, weight: Tensor) -> str:
-    """Which path `linear` takes for these arguments: "onednn" (float32 on a CPU) or "torch"."""
+    """Which path `linear` takes for these arguments: "onednn" (float32 on a CPU with AVX-512) or "torch"."""
     plain = isinstance(x, Tensor) and type(weight) in (Tensor, torch.nn.Parameter)  # no DTensor or other subclass
     fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() >= 2
     if not (plain and fits) or x.numel() < MIN_ROWS * x.shape[-1]:
         return "torch"
-    if torch.is_autocast_enabled("cpu") or not HAS_ONEDNN:
+    if torch.is_autocast_enabled("cpu") or not PREFER_ONEDNN:
         return "torch"
     return "onednn"
 
