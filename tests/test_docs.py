@@ -12,6 +12,7 @@ PAGES = [
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("packages/*/*.md")),
     *sorted(ROOT.glob("apps/*/*.md")),
+    *sorted(ROOT.glob("scripts/*.md")),
 ]
 INDEX = (ROOT / "docs/index.md").read_text(encoding="utf-8")
 

@@ -14,24 +14,31 @@ from gpt_optim import DistAdamW, DistMuonAdamW, MuonAdamW, ZeroOne
 SAVED_ON = 2
 
 
+class Reports:
+    """What each rank found, by number of processes; each number is started when first asked for."""
+
+    def __init__(self, folder):
+        self.folder, self.found = folder, {}
+
+    def __getitem__(self, world):
+        if world not in self.found:
+            resume_from = SAVED_ON if world != SAVED_ON and self[SAVED_ON] else None
+            arguments = (world, str(self.folder), resume_from)
+            mp.start_processes(worker.main, arguments, world, start_method="spawn")
+            files = [self.folder / f"report_{world}_{rank}.json" for rank in range(world)]
+            self.found[world] = [json.loads(file.read_text()) for file in files]
+        return self.found[world]
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """{processes: {strategy: measures}}, alike on all ranks; checkpoints beside them in `folder`."""
-    folder = tmp_path_factory.mktemp("distributed")
-    reports = {}
-    for world in (SAVED_ON, 3, 4):
-        arguments = (world, str(folder), None if world == SAVED_ON else SAVED_ON)
-        mp.start_processes(worker.main, arguments, world, start_method="spawn")
-        by_rank = [json.loads((folder / f"report_{world}_{rank}.json").read_text()) for rank in range(world)]
-        assert [r.keys() for r in by_rank] == [by_rank[0].keys()] * world
-        reports[world] = by_rank
-    return folder, reports
+    return Reports(tmp_path_factory.mktemp("distributed"))
 
 
 @pytest.mark.parametrize("strategy", worker.STRATEGIES)
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_the_same_weights_as_one_process(reports, world, strategy):
-    for found in (report[strategy] for report in reports[1][world]):
+    for found in (report[strategy] for report in reports[world]):
         assert found["identical"], "ranks differ in some bit"
         assert found["end"] < 1e-6 and found["middle"] < 1e-6
         assert found["norms"] < 1e-5, "the norm is that of the averaged gradients"
@@ -40,15 +47,15 @@ def test_the_same_weights_as_one_process(reports, world, strategy):
 @pytest.mark.parametrize("strategy", [s for s in worker.STRATEGIES if s != "ZeroOne tensors"])
 @pytest.mark.parametrize("world", [3, 4])
 def test_saved_on_two_processes_and_resumed_on_more(reports, world, strategy):
-    assert all(report[strategy]["resumed"] < 1e-6 for report in reports[1][world])
+    assert all(report[strategy]["resumed"] < 1e-6 for report in reports[world])
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
 def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
-    folder, _ = reports
+    assert reports[SAVED_ON]
     model = worker.Model(bank=strategy != "fsdp")
     optimizer = worker.mixed(model)
-    worker.resume(model, optimizer, folder / f"{strategy}_{SAVED_ON}")
+    worker.resume(model, optimizer, reports.folder / f"{strategy}_{SAVED_ON}")
     worker.train(model, optimizer, worker.SAVED_AFTER, worker.STEPS)
     *_, end, _, _ = worker.alone(strategy)
     assert worker.distance(model, end) < 1e-6
@@ -57,7 +64,7 @@ def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_state_bytes_follow_the_formula(reports, world, strategy):
-    by_rank = [report[strategy]["bytes"] for report in reports[1][world]]
+    by_rank = [report[strategy]["bytes"] for report in reports[world]]
     assert all(measured == expected for measured, expected, _ in by_rank)
     everywhere = bytes_on_every_rank(strategy)
     alone = by_rank[0][2] - everywhere
