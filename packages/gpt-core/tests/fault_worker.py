@@ -7,10 +7,12 @@ Under torchrun, `fault_worker.py FOLDER restart`: rank 1 fails once, and the sec
 import json
 import os
 import signal
-import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+from forks import fork_ranks
 
 from gpt_core import failure
 from gpt_core.distributed import distributed
@@ -49,29 +51,15 @@ def case(name, ranks):
     work(ranks, 1000)
 
 
+def rank_main(folder, name, rank):
+    os.dup2(os.open(folder / f"{name}_{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
+    with distributed("cpu") as ranks:
+        case(name, ranks)
+
+
 def run(folder, name):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started, children = time.monotonic(), []
-    for rank in range(RANKS):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": RANKS, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({key: str(value) for key, value in place.items()})
-        os.dup2(os.open(folder / f"{name}_{rank}.txt", os.O_WRONLY | os.O_CREAT), 2)
-        code = 77
-        try:
-            with distributed("cpu") as ranks:
-                case(name, ranks)
-        except SystemExit as end:
-            code = end.code
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    started = time.monotonic()
+    codes = fork_ranks(RANKS, partial(rank_main, folder, name))
     printed = [(folder / f"{name}_{rank}.txt").read_text() for rank in range(RANKS)]
     record = {"codes": codes, "printed": printed, "seconds": time.monotonic() - started}
     (folder / f"{name}.json").write_text(json.dumps(record))
@@ -80,6 +68,7 @@ def run(folder, name):
 def restart(folder):
     with distributed("cpu") as ranks:
         (folder / f"attempt_{ranks.restarts}_{ranks.rank}").write_text(ranks.launch)
+        assert not ranks.alarm.store.check([failure.FIRST]), "what an earlier attempt reported is still there"
         fails = ranks.rank == 1 and not ranks.restarts
         work(ranks, 100, raises(ValueError("no such luck")) if fails else lambda step: None)
 

@@ -1,11 +1,7 @@
 """What test_strategies.py looks at: `python strategies_worker.py FOLDER` trains a toy with every strategy on 2, 3, 4
 and 1 ranks, and writes what each rank saw to FOLDER/W_R.pt. One process imports everything and forks the ranks."""
 
-import os
-import socket
 import sys
-import traceback
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import torch.distributed.checkpoint.hf_storage
 import torch.distributed.fsdp
 import torch.distributed.tensor
 from conftest import ToyLoader, run_loop, tiny_gpt
+from forks import fork_ranks, warm_up
 from toy_zero import toy_zero
 
 from gpt_core.checkpoint import CheckpointError
@@ -202,44 +199,15 @@ def look(folder, ranks):
     return seen
 
 
-def rank_main(folder, rank, world_size, port):
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size}
-    os.environ.update({key: str(value) for key, value in place.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    with distributed("cpu") if world_size > 1 else nullcontext(single()) as ranks:
+def rank_main(folder, world_size, rank):
+    with distributed("cpu") as ranks:
         torch.save(look(folder, ranks), folder / f"{world_size}_{rank}.pt")
-
-
-def single():
-    from gpt_core.distributed import Distributed
-
-    return Distributed()
-
-
-def fork(folder, world_size):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(world_size):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                rank_main(folder, rank, world_size, port)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    codes = [os.waitpid(child, 0)[1] for child in children]
-    if any(codes):
-        raise SystemExit(f"{world_size} ranks ended with {codes}")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    conftest.adamw(tiny_gpt())  # torch's first optimizer imports the compiler, for seconds: once, before the forks
-    for world_size in (2, 3, 4, 1):
-        fork(Path(sys.argv[1]), world_size)
+    warm_up()
+    for size in (2, 3, 4, 1):
+        codes = fork_ranks(size, partial(rank_main, Path(sys.argv[1]), size))
+        if any(codes):
+            sys.exit(f"{size} ranks ended with {codes}")

@@ -371,7 +371,7 @@ def test_a_checkpoint_cannot_call_what_is_not_trusted(toys, tmp_path, factory):
 
 
 def test_what_a_trusted_module_merely_imports_is_not_trusted(toys, tmp_path):
-    factory = "gpt_core.checkpoint.model_file.load_file"  # safetensors' function, seen through our module
+    factory = "gpt_core.checkpoint.model_file.save_file"  # safetensors' function, seen through our module
     save_model(tmp_path, toys.gpt(), {"model": {"module": factory, "module_kwargs": {}}})
     with pytest.raises(CheckpointError, match="outside the trusted packages"):
         load_model(tmp_path)

@@ -99,6 +99,7 @@ def distributed(device: str = "auto", backend: str = "auto", timeout_minutes: fl
         backend = "nccl" if place.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(f"attempt {restarts}", store)  # torchrun's store still holds what the last attempt wrote
     group_store = dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=group_store, rank=rank, world_size=world_size, timeout=timeout)
     alarm = Alarm(store.clone(), rank)
