@@ -80,8 +80,8 @@ def test_five_steps_equal_torch(scale, dtype):
         mine.step()
         torchs.step()
     for p, q, before in zip(ours, theirs, start, strict=True):
-        # torch iterates in bfloat16, which moves an update by about a hundredth
-        assert (p - q).norm() < 0.02 * (q - before).norm()
+        # torch iterates in bfloat16: two ways to round it differ by one to three hundredths of an update.
+        assert (p - q).norm() < 0.05 * (q - before).norm()
 
 
 def test_stacks_equal_one_matrix_at_a_time():

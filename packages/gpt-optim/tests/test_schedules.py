@@ -121,7 +121,7 @@ def test_weight_decay_falls_to_zero():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: schedules.cosine(max_steps=0), "max_steps must be at least 1"),
+        (lambda: schedules.cosine(max_steps=-1), "max_steps must not be negative, got -1"),
         (lambda: schedules.cosine(max_steps=5, warmup_iters=6), "warmup_iters"),
         (lambda: schedules.linear(max_steps=5, end_factor=2), "end_factor"),
         (lambda: schedules.linear(max_steps=5, warmup_offset=2), "warmup_offset"),
@@ -140,7 +140,7 @@ def test_weight_decay_falls_to_zero():
         (lambda: schedules.momentum(warmup_iters=-1), "cannot be negative"),
         (lambda: schedules.momentum(cooldown_iters=5), "needs max_steps"),
         (lambda: schedules.momentum(warmup_iters=8, max_steps=10, cooldown_iters=5), "exceed max_steps=10"),
-        (lambda: schedules.weight_decay_linear(0), "max_steps"),
+        (lambda: schedules.weight_decay_linear(-1), "max_steps"),
     ],
 )
 def test_impossible_schedules_are_refused(build, message):

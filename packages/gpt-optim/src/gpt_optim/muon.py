@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gpt_optim.buckets import state_dtype
 from gpt_optim.options import alike, check_group
 from gpt_optim.orthogonalize import newton_schulz
 from gpt_optim.ranks import Ranks, local_part
@@ -137,20 +138,22 @@ class MuonAdamW(torch.optim.Optimizer):
         self.reduce_gradients()
         buckets = [unit.bucket for unit in self._due()]
         gradients = [bucket.gradients() for bucket in buckets]
-        device = local_part(self.param_groups[0]["params"][0]).device
-        total = _sum_of_squares([g for _, common in gradients for g in common], device)
+        everything = [p for group in self.param_groups for p in group["params"]]
+        # One dtype on all processes, whatever they own: float32 or what is wider.
+        zero = torch.zeros((), dtype=max((state_dtype(p) for p in everything), key=lambda t: t.itemsize))
+        zero = zero.to(local_part(everything[0]).device)
+        total = _sum_of_squares([g for _, common in gradients for g in common], zero)
         for group in dict.fromkeys(bucket.ranks.group for bucket in buckets):
             held = [ours for bucket, (ours, _) in zip(buckets, gradients, strict=True) if bucket.ranks.group is group]
-            part = _sum_of_squares([g for ours in held for g in ours], device)
+            part = _sum_of_squares([g for ours in held for g in ours], zero)
             if group is not None:
                 dist.all_reduce(part, group=group)
             total = total + part
         norm = total.sqrt()
         self._discard = not bool(norm.isfinite())
-        if max_norm:
-            coefficient = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-            every = [g for ours, common in gradients for g in (*ours, *common)]
-            torch._foreach_mul_(every, coefficient)
+        held = [g for ours, common in gradients for g in (*ours, *common)]
+        if max_norm and held:
+            torch._foreach_mul_(held, (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
     @torch.no_grad()
@@ -206,9 +209,8 @@ class MuonAdamW(torch.optim.Optimizer):
         load_state(self, state_dict)
 
 
-def _sum_of_squares(tensors: list[Tensor], device: torch.device) -> Tensor:
+def _sum_of_squares(tensors: list[Tensor], zero: Tensor) -> Tensor:
+    """In the dtype of `zero`, which is returned, as a copy, if there are none."""
     if not tensors:
-        return torch.zeros((), device=device)
-    widest = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-    norms = torch._foreach_norm(tensors, dtype=widest)
-    return torch.stack(norms).square().sum()
+        return zero.clone()
+    return torch.stack(torch._foreach_norm(tensors, dtype=zero.dtype)).square().sum()

@@ -22,8 +22,8 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 def _check(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: int = 0) -> None:
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    if max_steps < 0:
+        raise ValueError(f"max_steps must not be negative, got {max_steps}")
     if warmup_iters < 0 or warmup_iters > max_steps:
         raise ValueError(
             f"warmup_iters must lie between 0 and max_steps={max_steps}, got {warmup_iters}; "
