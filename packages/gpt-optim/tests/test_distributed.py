@@ -1,6 +1,7 @@
 """Every strategy on 2, 3 and 4 processes against one: weights, clipping, state, checkpoints between process counts."""
 
 import json
+import multiprocessing
 
 import pytest
 import sharding_worker as worker
@@ -13,6 +14,9 @@ from gpt_optim import DistAdamW, DistMuonAdamW, MuonAdamW, ZeroOne
 
 SAVED_ON = 2
 
+# The processes fork from one that has imported already what costs most of their start.
+multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"])
+
 
 class Reports:
     """What each rank found, by number of processes; each number is started when first asked for."""
@@ -24,7 +28,7 @@ class Reports:
         if world not in self.found:
             resume_from = SAVED_ON if world != SAVED_ON and self[SAVED_ON] else None
             arguments = (world, str(self.folder), resume_from)
-            mp.start_processes(worker.main, arguments, world, start_method="spawn")
+            mp.start_processes(worker.main, arguments, world, start_method="forkserver")
             files = [self.folder / f"report_{world}_{rank}.json" for rank in range(world)]
             self.found[world] = [json.loads(file.read_text()) for file in files]
         return self.found[world]
