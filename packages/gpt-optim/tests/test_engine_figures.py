@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim._muon import _zeropower_via_newtonschulz
 
-from gpt_optim import DistAdamW, Muon, MuonAdamW, NorMuon, polar_express, reference
+from gpt_optim import DistAdamW, Muon, MuonAdamW, NorMuon, newton_schulz, polar_express, reference
 from gpt_optim.ranks import Ranks
 
 
@@ -117,7 +117,8 @@ def hash_fill(rows: int, columns: int, seed: int) -> Tensor:
 def test_first_normuon_step_of_the_speedrun(shape, norm, row):
     """From zero weights, a step of rate 1 leaves minus the update: rows of one length, the norm as orthogonalised."""
     p = nn.Parameter(torch.zeros(shape))
-    optimizer = NorMuon([p], lr=1.0, momentum=0.95, scale="match_rms_adamw")
+    orthogonalize = partial(polar_express, dtype=torch.float32)
+    optimizer = NorMuon([p], lr=1.0, momentum=0.95, scale="match_rms_adamw", orthogonalize=orthogonalize)
     p.grad = hash_fill(*shape, seed=1)
     optimizer.step()
     update = -p.detach() / reference.shape_scale("match_rms_adamw", *shape)
@@ -205,7 +206,8 @@ def test_compiled_rules_equal_the_eager_ones_and_compile_once(dtype, cautious):
             {"params": banks, "kind": "normuon", "split": (4, 4)},
             {"params": [*parameters((6, 3), dtype=dtype), *vectors], "kind": "adamw"},
         ]
-        return MuonAdamW(groups, weight_decay=0.1, cautious=cautious, compile=compile)
+        orthogonalize = partial(newton_schulz, dtype=torch.float32)
+        return MuonAdamW(groups, weight_decay=0.1, cautious=cautious, orthogonalize=orthogonalize, compile=compile)
 
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()

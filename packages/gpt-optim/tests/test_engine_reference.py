@@ -199,11 +199,12 @@ def test_variants_mix_kinds_in_one_optimizer(build, iteration):
     twin.check()
 
 
-@pytest.mark.parametrize(("build", "iteration"), [(Muon, reference.newton_schulz), (NorMuon, reference.polar_express)])
-def test_float32_with_the_default_iteration(build, iteration):
+@pytest.mark.parametrize(("build", "iteration"), [(Muon, newton_schulz), (NorMuon, polar_express)])
+def test_float32(build, iteration):
+    """With the default iteration of each, in the dtype that not every processor takes by default."""
     shapes = [(48, 16), (16, 48), (16, 48), (24, 24)]
-    optimizer = build(parameters(*shapes, dtype=torch.float32))
-    twin = Twin(optimizer, iteration)
+    optimizer = build(parameters(*shapes, dtype=torch.float32), orthogonalize=partial(iteration, dtype=torch.float32))
+    twin = Twin(optimizer, getattr(reference, iteration.__name__))
     before = {p: w.clone() for p, w in twin.weights.items()}
     follow(optimizer, twin)
     for p, expected in twin.weights.items():
