@@ -17,6 +17,7 @@ from gpt_core.checkpoint.discovery import CheckpointError
 from gpt_core.checkpoint.model_file import clean_name
 
 SEPARATOR = "/"  # never part of a parameter name
+ADAM = {"exp_avg", "exp_avg_sq", "step"}
 SAME_OPTIMIZER = (
     "resume with the optimizer and the parallel.strategy it was saved with, or start a new run from its weights "
     "(init_from=PATH)"
@@ -102,11 +103,16 @@ def restore_optimizer(
     """Put the state back. Groups are compared by their parameters' names, so another grouping is found and refused.
 
     Hyper-parameters (the optimizer's `defaults`: rates, betas, decay) stay as configured now, so that they can be
-    changed on resume; other group entries, such as step counters, are restored.
+    changed on resume; other group entries, such as step counters, are restored. An optimizer of another class is
+    accepted where its state is the same: Adam's moments are, whether one process keeps them or several share them.
     """
     names = _names(model, optimizer)
     saved_type = options.get("type", type(optimizer).__name__)
-    if saved_type != type(optimizer).__name__:
+    other_class = saved_type != type(optimizer).__name__
+    entries = {key.rpartition(SEPARATOR)[2] for key in tensors}
+    adam = isinstance(optimizer, torch.optim.AdamW) and entries == ADAM
+    alike = adam or bool(optimizer.state)  # which was compared key by key in `destinations`
+    if other_class and not alike:
         raise CheckpointError(
             f"the checkpoint has the state of {saved_type}, the optimizer is {type(optimizer).__name__}; "
             f"{SAME_OPTIMIZER}"
@@ -119,7 +125,12 @@ def restore_optimizer(
     for group, saved in zip(optimizer.param_groups, options["groups"], strict=True):
         if [names[p] for p in group["params"]] != saved["params"]:
             raise CheckpointError(f"the checkpoint groups the parameters differently; {SAME_OPTIMIZER}")
-        configured = {"params", "initial_lr", *optimizer.defaults}
+        configured = {
+            "params",
+            "initial_lr",
+            *optimizer.defaults,
+            *(saved.keys() - group.keys() if other_class else ()),
+        }
         group.update({key: value for key, value in saved.items() if key not in configured})
     by_name = {name: parameter for parameter, name in names.items()}
     # torch's fused and capturable kernels read the step counter on the parameter's device, the others on the CPU
