@@ -1,109 +1,43 @@
-"""Toys for the tests of training: a resumable stream of random batches and a tiny GPT around which to train."""
+"""Toys for the tests of training, and processes that start at once."""
 
-from __future__ import annotations
-
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import Tensor
 
-from gpt_core.distributed import Distributed
-from gpt_core.models import gpt
-from gpt_core.training import BatchPlan, ModelWithLoss, TrainState, amp_grad_scaler, autoregressive, train
+sys.path.insert(0, str(Path(__file__).parent))  # of the modules below: here, and in the processes that tests start
 
-VOCAB, CONTEXT, BATCH = 17, 8, 2
+import forks
+import toys as toy
 
 
-@dataclass(frozen=True)
-class ToyBatch:
-    inputs: Tensor
-    targets: Tensor
-
-    def to(self, device, non_blocking=False):
-        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+def pytest_collection_finish(session):
+    """The server of processes imports torch on another core while the first tests run."""
+    if any({"fork", "fork_ranks"} & set(getattr(item, "fixturenames", ())) for item in session.items):
+        forks.start_server()
 
 
-class ToyLoader:
-    """Batch n of rank r is the (n * world_size + r)-th of one stream; every batch has another share of masked targets.
-
-    So two ranks with one micro-step see, step for step, what one process with two micro-steps sees.
-    """
-
-    batches_per_epoch = 3
-
-    def __init__(self, seed=0, rank=0, world_size=1, masked=True):
-        self.seed, self.rank, self.world_size, self.masked = seed, rank, world_size, masked
-        self.batches = 0
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        index = self.batches * self.world_size + self.rank
-        self.batches += 1
-        draw = torch.Generator().manual_seed(1000 * self.seed + index)
-        ids = torch.randint(VOCAB, (BATCH, CONTEXT + 1), generator=draw)
-        targets = ids[:, 1:].clone()
-        if self.masked:  # batch 0 keeps all, batch 1 three of four, batch 2 a half, ...
-            targets[torch.rand(BATCH, CONTEXT, generator=draw) < index % 4 / 4] = -1
-        return ToyBatch(ids[:, :-1].clone(), targets)
-
-    def state_dict(self):
-        return {"seed": self.seed, "batches": self.batches * self.world_size}
-
-    def load_state_dict(self, state):
-        if state["seed"] != self.seed:
-            raise ValueError(f"state has seed = {state['seed']}, the loader has {self.seed}")
-        self.batches = state["batches"] // self.world_size
+@pytest.fixture(scope="session")
+def fork():
+    return forks.fork
 
 
-def tiny_gpt(seed=0, **flags):
-    torch.manual_seed(seed)
-    kwargs = {"preset": "gpt2_pre", "n_layer": 2, "n_head": 2, "n_embd": 16} | flags
-    return gpt(VOCAB, CONTEXT, **kwargs)
-
-
-def adamw(model, **options):
-    """Two groups, as GPT training has them."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, **({"lr": 1e-2, "betas": (0.9, 0.95)} | options))
-
-
-def make_state(model=None, *, data=None, optimizer=adamw, scaler=None, **flags):
-    model = tiny_gpt(**flags) if model is None else model
-    scaler = scaler or amp_grad_scaler(grad_clip=1.0, dtype=torch.float32, device_type="cpu")
-    return TrainState(model, optimizer(model), scaler, data or ToyLoader())
-
-
-def run_loop(state, max_steps, *, hooks=(), micro_steps=1, ranks=None, loss=None, forward=None, **options):
-    ranks, loss = ranks or Distributed(), loss or autoregressive()
-    return train(
-        state,
-        forward or ModelWithLoss(state.model, loss),
-        loss=loss,
-        plan=BatchPlan(BATCH, micro_steps, ranks.world_size, CONTEXT),
-        max_steps=max_steps,
-        distributed=ranks,
-        hooks=hooks,
-        **({"autocast": nullcontext, "schedule": lambda step: 1.0} | options),
-    )
+@pytest.fixture(scope="session")
+def fork_ranks():
+    return forks.fork_ranks
 
 
 @pytest.fixture
 def toys():
     return SimpleNamespace(
-        VOCAB=VOCAB,
-        CONTEXT=CONTEXT,
-        BATCH=BATCH,
-        Batch=ToyBatch,
-        Loader=ToyLoader,
-        gpt=tiny_gpt,
-        adamw=adamw,
-        state=make_state,
-        train=run_loop,
+        VOCAB=toy.VOCAB,
+        CONTEXT=toy.CONTEXT,
+        BATCH=toy.BATCH,
+        Batch=toy.ToyBatch,
+        Loader=toy.ToyLoader,
+        gpt=toy.tiny_gpt,
+        adamw=toy.adamw,
+        state=toy.make_state,
+        train=toy.run_loop,
     )

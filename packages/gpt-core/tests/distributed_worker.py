@@ -1,14 +1,10 @@
-"""Two ranks for test_distributed.py: `python distributed_worker.py FOLDER` writes what they saw to FOLDER/rank_R.pt."""
+"""A rank of test_distributed.py: writes what it saw to FOLDER/rank_R.pt."""
 
 import os
 import signal
-import sys
-from functools import partial
-from pathlib import Path
 
 import torch
-from conftest import CONTEXT, VOCAB, ToyLoader, make_state, run_loop
-from forks import fork_ranks, warm_up
+from toys import ToyLoader, make_state, run_loop
 
 from gpt_core.checkpoint import CheckpointError
 from gpt_core.checkpoint.training_state import load_checkpoint, save_checkpoint
@@ -72,7 +68,7 @@ def save(run_dir, state, ranks):
     )
 
 
-def main(folder, rank):
+def main(folder):
     with distributed("cpu") as ranks:
         seen = {"rank": ranks.rank, "backend": ranks.backend, "broadcast": ranks.broadcast(f"from {ranks.rank}")}
         seen["sum"] = ranks.sum([ranks.rank + 1, 2.0**53 * ranks.rank])
@@ -114,11 +110,4 @@ def main(folder, rank):
         # a signal to rank 1 alone, in the middle of the steps of both
         stopped, _ = train(ranks, 50, hooks=[Kill()] if ranks.rank == 1 else [])
         seen["stopped"] = (stopped.step, stopped.status)
-        assert CONTEXT and VOCAB
-        torch.save(seen, folder / f"rank_{rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warm_up()
-    sys.exit(max(map(abs, fork_ranks(2, partial(main, Path(sys.argv[1]))))))
+        torch.save(seen, folder / f"rank_{ranks.rank}.pt")

@@ -1,41 +1,90 @@
-"""Ranks of a gloo group as children of one process: it has imported everything already, which costs most of a start."""
+"""Processes of tests, forked from a server that has imported torch already: that costs most of a process's start.
 
+What such a process runs is found by import, as pickle does: a function of a module in this folder, or `exec` of a text.
+"""
+
+import multiprocessing
 import os
-import socket
-import sys
-import traceback
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
 
-import conftest
+import torch
+from torch.distributed import TCPStore
+
+# torch's first optimizer imports the compiler. Only what is installed can stand here: Python before 3.11.10 gives the
+# server no sys.path.
+IMPORTED = [
+    "torch._dynamo",
+    "torch.distributed.checkpoint.hf_storage",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "gpt_core.training.run",
+    "pytest",  # every process looks into the script that started this one
+]
 
 
-def warm_up() -> None:
-    """torch's first optimizer imports the compiler, for seconds: once, before the forks."""
-    conftest.adamw(conftest.tiny_gpt())
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended (-N: by signal N), and what it wrote to standard error."""
+
+    code: int
+    stderr: str
 
 
-def fork_ranks(world_size: int, main: Callable[[int], None]) -> list[int]:
-    """Run `main(rank)` in `world_size` processes with torchrun's variables set; returns their exit codes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(world_size):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-        os.environ.update({key: str(value) for key, value in place.items()}, MASTER_ADDR="127.0.0.1")
-        code = 77
-        try:
-            main(rank)
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+def start_server() -> None:
+    """Returns at once; the imports go on. The first call of a session decides what is imported."""
+    multiprocessing.set_forkserver_preload(IMPORTED)
+    forkserver.ensure_running()
+
+
+def fork(
+    folder: Path, main: Callable[..., Any], *arguments: Any, timeout: float = 120, environment: Mapping[str, str] = {}
+) -> Ended:
+    """Run `main(*arguments)` in a process; `folder` gets its standard error."""
+    return _run(folder, main, arguments, [environment], timeout)[0]
+
+
+def fork_ranks(folder: Path, size: int, main: Callable[..., Any], *arguments: Any, timeout: float = 120) -> list[Ended]:
+    """Run `main(*arguments)` in `size` processes at once, with torchrun's variables and, like it, a store that outlives
+    them all."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    group = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    group["TORCHELASTIC_USE_AGENT_STORE"] = True
+    places = [group | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(size)]
+    places = [{name: str(value) for name, value in place.items()} for place in places]
+    return _run(folder, main, arguments, places, timeout)
+
+
+def _run(
+    folder: Path, main: Callable, arguments: tuple, environments: Sequence[Mapping], timeout: float
+) -> list[Ended]:
+    start_server()
+    context = multiprocessing.get_context("forkserver")
+    printed = [folder / f"stderr_{rank}_{time.monotonic_ns()}.txt" for rank in range(len(environments))]
+    processes = [
+        context.Process(target=_main, args=(path, environment, main, arguments))
+        for path, environment in zip(printed, environments, strict=True)
+    ]
+    for process in processes:
+        process.start()  # waits for the server's imports
+    end = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    hung = [rank for rank, process in enumerate(processes) if process.exitcode is None]
+    for process in processes:
+        process.kill()
+        process.join()
+    texts = [path.read_text() if path.exists() else "" for path in printed]
+    assert not hung, f"processes {hung} did not end in {timeout} s; they said: {texts}"
+    return [Ended(process.exitcode, text) for process, text in zip(processes, texts, strict=True)]
+
+
+def _main(printed: Path, environment: Mapping[str, str], main: Callable, arguments: tuple) -> None:
+    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    main(*arguments)

@@ -1,18 +1,12 @@
-"""What test_strategies.py looks at: `python strategies_worker.py FOLDER` trains a toy with every strategy on 2, 3, 4
-and 1 ranks, and writes what each rank saw to FOLDER/W_R.pt. One process imports everything and forks the ranks."""
+"""A rank of test_strategies.py: trains a toy with every strategy, and writes what it saw to FOLDER/W_R.pt."""
 
-import sys
+import warnings
 from functools import partial
-from pathlib import Path
 
-import conftest
 import torch
-import torch.distributed.checkpoint.hf_storage
-import torch.distributed.fsdp
-import torch.distributed.tensor
-from conftest import ToyLoader, run_loop, tiny_gpt
-from forks import fork_ranks, warm_up
+import toys
 from toy_zero import toy_zero
+from toys import ToyLoader, run_loop, tiny_gpt
 
 from gpt_core.checkpoint import CheckpointError
 from gpt_core.checkpoint.training_state import load_checkpoint, save_checkpoint
@@ -37,7 +31,11 @@ CONTINUED = {  # number of ranks -> strategy of the checkpoint -> strategy to re
 }
 MODEL = {"module": "gpt_core.models.gpt", "module_kwargs": {}}
 
-adamw = partial(conftest.adamw, lr=1e-3)
+adamw = partial(toys.adamw, lr=1e-3)
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=1e-3)
 
 
 def tied(seed):
@@ -193,21 +191,13 @@ def look(folder, ranks):
             seen[f"{strategy} keller"] = Run(ranks, strategy, scaler=keller_scaler).train(2)
         seen["fsdp recompute"] = Run(ranks, "fsdp", recompute=True).train(2)
         try:
-            Run(ranks, "ddp").load(folder / "zero1")
+            Run(ranks, "ddp", sgd).load(folder / "zero1")
         except CheckpointError as error:
             seen["refused"] = str(error)
     return seen
 
 
-def rank_main(folder, world_size, rank):
+def main(folder):
+    warnings.simplefilter("error")
     with distributed("cpu") as ranks:
-        torch.save(look(folder, ranks), folder / f"{world_size}_{rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warm_up()
-    for size in (2, 3, 4, 1):
-        codes = fork_ranks(size, partial(rank_main, Path(sys.argv[1]), size))
-        if any(codes):
-            sys.exit(f"{size} ranks ended with {codes}")
+        torch.save(look(folder, ranks), folder / f"{ranks.world_size}_{ranks.rank}.pt")

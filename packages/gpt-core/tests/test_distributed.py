@@ -1,11 +1,8 @@
 """Two gloo processes against one: sums, gradients, evaluation, checkpoints, signals. One start serves all tests."""
 
-import os
-import subprocess
-import sys
 from dataclasses import astuple
-from pathlib import Path
 
+import distributed_worker
 import pytest
 import torch
 
@@ -16,17 +13,13 @@ from gpt_core.training import Evaluation, Hook, ModelWithLoss, autoregressive, e
 from gpt_core.training.config import ParallelConfig
 from gpt_core.training.parallel import parallelize, resolve_strategy
 
-WORKER = Path(__file__).parent / "distributed_worker.py"
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, fork_ranks):
     """Where two ranks have written what they saw."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, str(WORKER), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    ended = fork_ranks(folder, 2, distributed_worker.main, folder)
+    assert not any(rank.code for rank in ended), ended
     return folder
 
 

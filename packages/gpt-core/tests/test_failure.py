@@ -1,69 +1,56 @@
-"""One rank that fails ends the others soon, and the reason is told once. Two starts of fault_worker.py."""
+"""One rank that fails ends the others soon, and the reason is told once."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import fault_worker
 import pytest
 
 from gpt_core.distributed import Distributed, distributed
 from gpt_core.training.config import GeneralConfig
 from gpt_core.training.recipe import after_restart
 
-WORKER = Path(__file__).parent / "fault_worker.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+@pytest.fixture
+def three(tmp_path, fork_ranks):
+    """Exit codes of three ranks, and what each printed."""
+
+    def run(case):
+        ended = fork_ranks(tmp_path, 3, fault_worker.main, case, timeout=30)
+        return [rank.code for rank in ended], [rank.stderr for rank in ended]
+
+    return run
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("faults")
-    command = [sys.executable, str(WORKER), str(folder)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False)
-    assert done.returncode == 0, done.stderr
-    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-
-
-@pytest.mark.parametrize(
-    ("case", "error"), [("raise", "ValueError: no such luck"), ("stuck", "ValueError: no such luck")]
-)
-def test_an_error_is_told_once_by_the_rank_that_has_it(cases, case, error):
+@pytest.mark.parametrize("case", ["raise", "stuck"])
+def test_an_error_is_told_once_by_the_rank_that_has_it(three, case):
     """Whether the others wait for it in a collective or compute on their own."""
-    seen = cases[case]
-    assert seen["codes"] == [1, 1, 1] and seen["seconds"] < 30
-    assert seen["printed"] == ["", f"error: rank 1 failed: {error}\n", ""]
+    assert three(case) == ([1, 1, 1], ["", "error: rank 1 failed: ValueError: no such luck\n", ""])
 
 
-def test_a_bug_comes_with_one_traceback(cases):
-    seen = cases["bug"]
-    assert seen["codes"] == [1, 1, 1] and seen["seconds"] < 30
-    assert seen["printed"][0] == seen["printed"][2] == ""
-    assert seen["printed"][1].count("Traceback") == 1
-    assert seen["printed"][1].endswith("rank 1 failed: KeyError: 'luck'\n")
+def test_a_bug_comes_with_one_traceback(three):
+    codes, printed = three("bug")
+    assert codes == [1, 1, 1]
+    assert printed[0] == printed[2] == ""
+    assert printed[1].count("Traceback") == 1
+    assert printed[1].endswith("rank 1 failed: KeyError: 'luck'\n")
 
 
-def test_a_killed_rank_ends_the_others(cases):
-    seen = cases["kill"]
-    assert seen["codes"] == [1, -9, 1] and seen["seconds"] < 30
-    told = [text for text in seen["printed"] if text]
+def test_a_killed_rank_ends_the_others(three):
+    codes, printed = three("kill")
+    assert codes == [1, -9, 1]
+    told = [text for text in printed if text]
     assert len(told) == 1 and "lost contact with another rank" in told[0] and told[0].count("\n") == 1
 
 
-def test_torchrun_starts_again_and_the_launch_keeps_its_name(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
-    started = time.monotonic()
-    done = subprocess.run(
-        [*command, str(WORKER), str(tmp_path), "restart"],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 100
-    assert done.stderr.count("no such luck") == 1 and "Traceback" not in done.stderr, done.stderr
+def test_torchrun_starts_again_and_the_launch_keeps_its_name(tmp_path, fork):
+    done = fork(tmp_path, fault_worker.restart, tmp_path, timeout=100)
+    assert done.code == 0, done.stderr
+    printed = [path.read_text() for path in sorted((tmp_path / "logs").glob("**/stderr.log"))]
+    assert printed == ["", "error: rank 1 failed: ValueError: no such luck\n", "", ""], "of both attempts"
     names = {path.name: path.read_text() for path in tmp_path.glob("attempt_*")}
     assert sorted(names) == ["attempt_0_0", "attempt_0_1", "attempt_1_0", "attempt_1_1"]
-    assert len(set(names.values())) == 1 and names["attempt_0_0"].startswith("torchrun ")
+    assert set(names.values()) == {"torchrun x"}
 
 
 # --- the run that a restarted launch continues -------------------------------------------------------------------

@@ -1,11 +1,9 @@
 """Gradient statistics, stability and memory against direct computation."""
 
 import math
-import subprocess
-import sys
-from datetime import timedelta
 
 import pytest
+import sharded_gradients
 import torch
 from torch import nn
 
@@ -76,38 +74,10 @@ def test_non_finite_gradients_show(model, bad):
     assert math.isfinite(stats["layers"]["blocks.1"])  # which layer broke is the point of layer norms
 
 
-def small_gradients():
-    """Named parameters with gradients; one has a single row, so that over two ranks a shard is empty."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 1))
-    model(torch.ones(4, 5)).square().sum().backward()
-    return model
-
-
-def sharded_rank(rank, folder):
-    """One of two processes; this file runs itself as a script for the other, as spawn cannot import a test module."""
-    import torch.distributed as dist
-    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-
-    timeout = timedelta(seconds=120)
-    dist.init_process_group("gloo", f"file://{folder}/store", timeout, rank=rank, world_size=2)
-    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
-    sharded = []
-    for name, parameter in small_gradients().named_parameters():
-        placement = [Replicate() if name == "0.bias" else Shard(0)]
-        new = nn.Parameter(distribute_tensor(parameter.detach(), mesh, placement))
-        new.grad = distribute_tensor(parameter.grad, mesh, placement)
-        sharded.append((name, new))
-    torch.save(gradient_stats(sharded), f"{folder}/stats{rank}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_sharded_gradients_give_the_numbers_of_one_process(tmp_path):
-    with subprocess.Popen([sys.executable, __file__, "1", str(tmp_path)]) as other:
-        sharded_rank(0, tmp_path)
-    assert other.returncode == 0
-    expected = gradient_stats(small_gradients().named_parameters())
+def test_sharded_gradients_give_the_numbers_of_one_process(tmp_path, fork_ranks):
+    ended = fork_ranks(tmp_path, 2, sharded_gradients.main, tmp_path)
+    assert not any(rank.code for rank in ended), ended
+    expected = gradient_stats(sharded_gradients.whole().named_parameters())
     layers = expected.pop("layers")
     for rank in range(2):
         stats = torch.load(tmp_path / f"stats{rank}.pt", weights_only=True)
@@ -178,7 +148,3 @@ def test_memory_of_the_gpu():
     assert stats["allocated_gb"] >= 0.01
     assert stats["max_allocated_gb"] >= stats["allocated_gb"] and stats["reserved_gb"] >= stats["allocated_gb"]
     del held
-
-
-if __name__ == "__main__":
-    sharded_rank(int(sys.argv[1]), sys.argv[2])

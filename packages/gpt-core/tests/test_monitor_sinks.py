@@ -96,7 +96,7 @@ def test_jsonl_names_what_cannot_be_written(tmp_path):
         JsonlSink(tmp_path / "m.jsonl").event("x", {"data": {"f": lambda: 0}})
 
 
-def test_every_line_is_on_disk_before_log_returns(tmp_path):
+def test_every_line_is_on_disk_before_log_returns(tmp_path, fork):
     """A process killed without warning loses nothing it had logged."""
     script = (
         "import os, signal; from gpt_core.monitor import JsonlSink\n"
@@ -104,22 +104,24 @@ def test_every_line_is_on_disk_before_log_returns(tmp_path):
         "for step in range(20): sink.log(step, {'train/loss': 1.0})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    process = subprocess.run([sys.executable, "-c", script])
-    assert process.returncode == -signal.SIGKILL
+    assert fork(tmp_path, exec, script, {}).code == -signal.SIGKILL
     assert [line["step"] for line in lines(tmp_path / "m.jsonl")] == list(range(20))
 
 
-def test_full_disk_leaves_whole_lines(tmp_path):
+def test_full_disk_leaves_whole_lines(tmp_path, fork):
     """The limit on the file's size makes the last write a partial one, as a full disk does."""
     path = tmp_path / "m.jsonl"
     script = (
         "import resource; from gpt_core.monitor import JsonlSink\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))\n"
         f"sink = JsonlSink({str(path)!r})\n"
-        "for step in range(100): sink.log(step, {'train/loss': 1.0})"
+        "try:\n"
+        "    for step in range(100): sink.log(step, {'train/loss': 1.0})\n"
+        "finally: resource.setrlimit(resource.RLIMIT_FSIZE, before)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 1 and "OSError" in done.stderr and "m.jsonl" in done.stderr
+    done = fork(tmp_path, exec, script, {})
+    assert done.code == 1 and "OSError" in done.stderr and "m.jsonl" in done.stderr
     assert [line["step"] for line in lines(path)] == list(range(len(lines(path)))) and len(lines(path)) > 10
 
 
