@@ -11,6 +11,8 @@ import pytest
 from gpt_data import prepare
 from workspace import ROOT
 
+sys.path.append(str(ROOT / "packages/gpt-core/tests"))  # for forks.py
+
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 
 TINY = """
@@ -67,6 +69,22 @@ class Workbench:
             os.environ.clear()
             os.environ.update(before)
         return None
+
+
+def pytest_collection_finish(session):
+    """The server of processes imports torch on another core while the first tests run."""
+    if any("fork" in getattr(item, "fixturenames", ()) for item in session.items):
+        import forks  # and torch
+
+        forks.start_server()
+
+
+@pytest.fixture(scope="session")
+def fork():
+    """fork(folder, function, *arguments): a process that has imported torch already."""
+    import forks
+
+    return forks.fork
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """apps/sample as a user runs it."""
 
-import os
 import pickle
 import runpy
-import subprocess
 import sys
 
 import pytest
@@ -24,19 +22,6 @@ SIZES = {
 }
 
 
-def sample(*arguments, cwd, code=0):
-    """Run the app; returns (stdout, stderr)."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "apps/sample"), *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-        timeout=120,
-    )
-    assert done.returncode == code, done.stderr.decode()
-    return done.stdout.decode(), done.stderr.decode()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with out/a-run, as pretraining leaves it."""
@@ -50,10 +35,15 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_a_process_shows_the_newest_run_and_says_its_speed_apart(folder):
-    text, said = sample("--prompt", "def ", "--max_new_tokens", "30", cwd=folder)
-    assert text.startswith("def ")
-    assert "tokens/s on" in said
+RUN = "import os, runpy, sys; os.chdir(folder); sys.argv = argv; runpy.run_path(argv[0], run_name='__main__')"
+
+
+def test_a_process_shows_the_newest_run_and_says_its_speed_apart(folder, tmp_path, fork):
+    argv = [str(ROOT / "apps/sample"), "--prompt", "def ", "--max_new_tokens", "30"]
+    done = fork(tmp_path, exec, RUN, {"argv": argv, "folder": folder})
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith("def ")
+    assert "tokens/s on" in done.stderr
 
 
 @pytest.fixture

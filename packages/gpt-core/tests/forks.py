@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ IMPORTED = [
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended (-N: by signal N), and what it wrote to standard error."""
+    """How a process ended (-N: by signal N), and what it printed."""
 
     code: int
+    stdout: str
     stderr: str
 
 
@@ -44,7 +46,7 @@ def start_server() -> None:
 def fork(
     folder: Path, main: Callable[..., Any], *arguments: Any, timeout: float = 120, environment: Mapping[str, str] = {}
 ) -> Ended:
-    """Run `main(*arguments)` in a process; `folder` gets its standard error."""
+    """Run `main(*arguments)` in a process; `folder` gets what it prints."""
     return _run(folder, main, arguments, [environment], timeout)[0]
 
 
@@ -64,10 +66,13 @@ def _run(
 ) -> list[Ended]:
     start_server()
     context = multiprocessing.get_context("forkserver")
-    printed = [folder / f"stderr_{rank}_{time.monotonic_ns()}.txt" for rank in range(len(environments))]
+    now = time.monotonic_ns()
+    printed = [[folder / f"{now}_{rank}.{name}" for name in ("stdout", "stderr")] for rank in range(len(environments))]
+    for path in chain(*printed):
+        path.touch()
     processes = [
-        context.Process(target=_main, args=(path, environment, main, arguments))
-        for path, environment in zip(printed, environments, strict=True)
+        context.Process(target=_main, args=(paths, environment, main, arguments))
+        for paths, environment in zip(printed, environments, strict=True)
     ]
     for process in processes:
         process.start()  # waits for the server's imports
@@ -78,13 +83,14 @@ def _run(
     for process in processes:
         process.kill()
         process.join()
-    texts = [path.read_text() if path.exists() else "" for path in printed]
-    assert not hung, f"processes {hung} did not end in {timeout} s; they said: {texts}"
-    return [Ended(process.exitcode, text) for process, text in zip(processes, texts, strict=True)]
+    texts = [[path.read_text(encoding="utf-8") for path in paths] for paths in printed]
+    assert not hung, f"processes {hung} did not end in {timeout} s; they printed: {texts}"
+    return [Ended(process.exitcode, *text) for process, text in zip(processes, texts, strict=True)]
 
 
-def _main(printed: Path, environment: Mapping[str, str], main: Callable, arguments: tuple) -> None:
-    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+def _main(printed: Sequence[Path], environment: Mapping[str, str], main: Callable, arguments: tuple) -> None:
+    for descriptor, path in enumerate(printed, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     os.environ.update(environment)
     torch.set_num_threads(1)
     main(*arguments)

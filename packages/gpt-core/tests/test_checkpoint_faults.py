@@ -139,7 +139,7 @@ def test_a_data_position_that_is_no_json_is_an_error_not_a_half_checkpoint(run, 
 
 
 FULL_DISK = """
-import resource, signal, sys
+import resource, signal
 import torch
 from gpt_core.checkpoint import CheckpointError, find_checkpoint, load_weights
 from gpt_core.checkpoint.training_state import save_checkpoint
@@ -156,17 +156,14 @@ save = lambda step: save_checkpoint(run_dir, step, model=model, optimizer=optimi
                                     distributed=Distributed())
 save(1)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-refused = []
 for limit in (10_000, 100_000):  # the weights (66 kB) are cut; they fit, the optimizer's state (132 kB) does not
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         save(2)
     except CheckpointError as error:
-        refused.append(str(error))
+        print("refused:", error)
     assert sorted(p.name for p in (run_dir / "checkpoints").iterdir()) == ["latest", "step_000001"]
     load_weights(model, find_checkpoint(run_dir))
-for each in refused:
-    print(each, file=sys.stderr)
 """
 
 
@@ -174,7 +171,7 @@ def test_a_file_that_the_system_cuts_off_is_not_a_checkpoint(tmp_path, fork):
     """The real thing: the system refuses to write on (a limit on file size stands for a full disk)."""
     done = fork(tmp_path, exec, FULL_DISK, {"run_dir": tmp_path})
     assert done.code == 0, done.stderr
-    first, second = done.stderr.splitlines()  # one line each
+    first, second = done.stdout.splitlines()  # one line each
     assert all("could not save" in line and "File too large" in line for line in (first, second))
 
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -409,10 +408,10 @@ def test_missing_extra_is_named(tmp_path, monkeypatch):
 
 
 WANDB_RUN = """
-import sys
+import wandb
 from gpt_core.monitor import WandbSink
 for status in ("completed", "failed"):
-    sink = WandbSink(sys.argv[1], project="p", name="unit", mode="offline")
+    sink = WandbSink(folder, project="p", name="unit", mode="offline")
     sink.event("start", {"config": {"lr": 0.5}})
     for step in (1, 2):
         sink.log(step, {"train/loss": 3.0 - step, "train/mfu": None})
@@ -421,16 +420,16 @@ for status in ("completed", "failed"):
     sink.summary({"val/best_loss": 0.5})
     sink.close(status, "ValueError: broken")
     print(sink._run.id, sink._run.name, sink._run.tags)
+wandb.teardown()
 """
 
 
 @pytest.mark.slow
-def test_wandb_offline_writes_and_marks_failures(tmp_path):
+def test_wandb_offline_writes_and_marks_failures(tmp_path, fork):
     pytest.importorskip("wandb")
-    environment = {**os.environ, "WANDB_SILENT": "true", "WANDB_MODE": "offline"}
-    command = [sys.executable, "-c", WANDB_RUN, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stderr
+    environment = {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}
+    done = fork(tmp_path, exec, WANDB_RUN, {"folder": tmp_path}, environment=environment)
+    assert done.code == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert " unit " in first and "failed" not in first
     assert "[failed] unit" in second and "'failed'" in second
