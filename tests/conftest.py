@@ -71,9 +71,9 @@ class Workbench:
         return None
 
 
-def pytest_collection_finish(session):
-    """The server of processes imports torch on another core while the first tests run."""
-    if any("fork" in getattr(item, "fixturenames", ()) for item in session.items):
+def pytest_itemcollected(item):
+    """The server of processes imports torch on another core while the rest is collected."""
+    if "fork" in getattr(item, "fixturenames", ()):
         import forks  # and torch
 
         forks.start_server()
@@ -84,6 +84,7 @@ def fork():
     """fork(folder, function, *arguments): a process that has imported torch already."""
     import forks
 
+    forks.wait_for_server()
     return forks.fork
 
 

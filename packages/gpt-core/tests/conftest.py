@@ -12,19 +12,21 @@ import forks
 import toys as toy
 
 
-def pytest_collection_finish(session):
-    """The server of processes imports torch on another core while the first tests run."""
-    if any({"fork", "fork_ranks"} & set(getattr(item, "fixturenames", ())) for item in session.items):
+def pytest_itemcollected(item):
+    """The server of processes imports torch on another core while the rest is collected."""
+    if {"fork", "fork_ranks"} & set(getattr(item, "fixturenames", ())):
         forks.start_server()
 
 
 @pytest.fixture(scope="session")
 def fork():
+    forks.wait_for_server()
     return forks.fork
 
 
 @pytest.fixture(scope="session")
 def fork_ranks():
+    forks.wait_for_server()
     return forks.fork_ranks
 
 

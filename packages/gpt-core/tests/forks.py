@@ -43,6 +43,14 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
+def wait_for_server() -> None:
+    """So that no test measures what it takes to start."""
+    start_server()
+    process = multiprocessing.get_context("forkserver").Process(target=int)
+    process.start()
+    process.join()
+
+
 def fork(
     folder: Path, main: Callable[..., Any], *arguments: Any, timeout: float = 120, environment: Mapping[str, str] = {}
 ) -> Ended:
@@ -64,7 +72,6 @@ def fork_ranks(folder: Path, size: int, main: Callable[..., Any], *arguments: An
 def _run(
     folder: Path, main: Callable, arguments: tuple, environments: Sequence[Mapping], timeout: float
 ) -> list[Ended]:
-    start_server()
     context = multiprocessing.get_context("forkserver")
     now = time.monotonic_ns()
     printed = [[folder / f"{now}_{rank}.{name}" for name in ("stdout", "stderr")] for rank in range(len(environments))]
@@ -75,7 +82,7 @@ def _run(
         for paths, environment in zip(printed, environments, strict=True)
     ]
     for process in processes:
-        process.start()  # waits for the server's imports
+        process.start()
     end = time.monotonic() + timeout
     for process in processes:
         process.join(max(0.0, end - time.monotonic()))
