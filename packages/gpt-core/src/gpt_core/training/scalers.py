@@ -20,7 +20,7 @@ class Scaler(Protocol):
         ...
 
     def step(self, optimizer: Optimizer, finite: bool) -> None:
-        """Take the step, or skip it when the gradients are not finite."""
+        """Take the step, or skip it when the gradients are not finite, which is the norm that `clip` returned."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -61,7 +61,19 @@ class AmpGradScaler:
     def step(self, optimizer: Optimizer, finite: bool) -> None:
         if finite:
             self.scaler.step(optimizer)
-        self.scaler.update()  # lowers its scale after an overflow; does nothing for other dtypes
+            self.scaler.update()  # raises its scale in the end; does nothing for other dtypes
+        elif self.scaler.is_enabled():
+            self._back_off()
+
+    def _back_off(self) -> None:
+        """As `GradScaler.update` after an overflow, but on every rank.
+
+        `update` goes by what `unscale_` has found in this rank's gradients. Under ZeRO-2 another rank's may be the
+        infinite ones, and the scales would differ from then on. `finite` says the same on all ranks.
+        """
+        state = self.scaler.state_dict()
+        self.scaler.update(state["scale"] * state["backoff_factor"])  # forgets what was found, too
+        self.scaler.load_state_dict({**self.scaler.state_dict(), "_growth_tracker": 0})
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()
