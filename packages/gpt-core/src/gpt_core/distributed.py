@@ -19,6 +19,9 @@ import torch.distributed as dist
 from gpt_core.failure import Alarm
 
 CPU = torch.device("cpu")
+GROUPS = {"nccl": "cpu:gloo,cuda:nccl"}
+"""Of a backend, what torch is asked for. Beside NCCL there is gloo for numbers that the CPU has and needs: over NCCL
+they would wait for all that the GPU has been given to do."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,10 @@ class Distributed:
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Sum each of `values` over all ranks, in float64; one collective."""
+        """Sum each of `values` over all ranks, in float64; one collective, between the CPUs."""
         if self.world_size == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total)
         return total.tolist()
 
@@ -101,8 +104,9 @@ def distributed(device: str = "auto", backend: str = "auto", timeout_minutes: fl
     store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(f"attempt {restarts}", store)  # torchrun's store still holds what the last attempt wrote
     group_store = dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=group_store, rank=rank, world_size=world_size, timeout=timeout)
-    alarm = Alarm(store.clone(), rank)
+    group = GROUPS.get(backend, backend)
+    dist.init_process_group(group, store=group_store, rank=rank, world_size=world_size, timeout=timeout)
+    alarm = Alarm(store.clone(), rank, world_size, os.environ["MASTER_ADDR"])
     try:
         yield Distributed(rank, local_rank, world_size, place, backend, launch, restarts, alarm)
         dist.barrier()  # a rank that leaves early breaks the connections of those still in a collective
