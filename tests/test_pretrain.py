@@ -199,9 +199,9 @@ def test_a_signal_saves_and_the_run_continues_bit_for_bit(shared_workbench, firs
 
 
 def test_a_global_batch_that_does_not_divide_is_rounded_and_said(workbench):
-    arguments = ["--max_steps=1", "--warmup_iters=0", "--global_batch_size=10"]
+    arguments = ["--max_steps=1", "--warmup_iters=0", "--global_batch_size=11", "--batch_size=2"]
     assert workbench.pretrain("--run_name=rounded", *arguments) is None
-    assert "takes 8 sequences, not 10" in (workbench.out / "rounded" / "log.txt").read_text()
+    assert "takes 12 sequences, not 11" in (workbench.out / "rounded" / "log.txt").read_text()
 
 
 def test_no_steps_at_all_still_ends_well(workbench):

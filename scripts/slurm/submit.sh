@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run an app of this repository as a Slurm job: stage the source, submit, requeue.
 #
-#   scripts/slurm/submit.sh --nodes 2 --gpus-per-node 8 --job-name x -- apps/pretrain gpt2-124m --training.max_steps 1000
+#   scripts/slurm/submit.sh --nodes 2 --gpus-per-node 8 --job-name x -- apps/pretrain gpt2-1.36b --training.max_steps 1000
 #   scripts/slurm/submit.sh --gpus-per-node 0 --job-name text -- apps/prepare shakespeare
 #
 #   --job-name NAME       folder of the job in --out-dir, and name of a restartable run

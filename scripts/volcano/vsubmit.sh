@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run an app of this repository as a Volcano job on Kubernetes: stage the source on a volume, create the job, follow it.
 #
-#   scripts/volcano/vsubmit.sh --job-name x --project gpt --image IMAGE --nodes 2 -- apps/pretrain gpt2-124m
+#   scripts/volcano/vsubmit.sh --job-name x --project gpt --image IMAGE --nodes 2 -- apps/pretrain gpt2-1.36b
 #
 #   --job-name NAME       lower-case letters, digits and -; also the name of a restartable run
 #   --project NAME        folder on the volume ($PROJECT_NAME)

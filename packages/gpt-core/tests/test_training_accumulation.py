@@ -22,7 +22,7 @@ def test_gradient_accumulation_steps_count_all_processes_together(total, world_s
 
 @pytest.mark.parametrize(
     ("global_batch", "device_batch", "world_size", "micro_steps"),
-    [(480, 12, 1, 40), (480, 12, 8, 5), (512, 64, 8, 1), (100, 64, 8, 1), (500, 12, 8, 5)],
+    [(480, 12, 1, 40), (480, 12, 8, 5), (512, 64, 8, 1), (560, 64, 8, 1), (500, 12, 8, 5)],
 )
 def test_global_batch_size_is_rounded_to_whole_micro_steps(global_batch, device_batch, world_size, micro_steps):
     made = plan(world_size, global_batch_size=global_batch, device_batch_size=device_batch)
@@ -38,6 +38,19 @@ def test_without_either_every_process_takes_one_micro_step():
     ("options", "message"),
     [
         ({"gradient_accumulation_steps": 10, "world_size": 4}, r"10 cannot be\s*shared by 4.*multiple of 4"),
+        (  # nanoGPT's 480 sequences on two nodes
+            {"gradient_accumulation_steps": 40, "device_batch_size": 12, "world_size": 16},
+            r"40 cannot.*device_batch_size=10 with training.gradient_accumulation_steps=48 is the same.*480 sequences",
+        ),
+        (
+            {"global_batch_size": 512, "device_batch_size": 64, "world_size": 16},
+            r"512, but 16 processes .*=64 would take 1024.*device_batch_size=32, or .*global_batch_size=1024 if",
+        ),
+        (
+            {"global_batch_size": 100, "device_batch_size": 64, "world_size": 8},
+            "512 sequences.*chosen; use training.g",
+        ),
+        ({"global_batch_size": 8, "device_batch_size": 16}, "would take 16.*device_batch_size=8, or"),
         ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps.*at least 1, got 0"),
         ({"gradient_accumulation_steps": 4, "global_batch_size": 8}, r"twice.*got 4 and 8"),
         ({"device_batch_size": 0}, "at least 1, got 0"),
