@@ -9,9 +9,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt_optim import MuonAdamW, Rule, ZeroOne, param_groups, polar_express
@@ -104,7 +109,8 @@ def distance(model, expected):
     return max(float((found[name] - expected[name]).abs().max()) for name in expected)
 
 
-STRATEGIES = ("zero1", "zero2", "fsdp", "ZeroOne rows", "ZeroOne tensors")
+STRATEGIES = ("zero1", "zero2", "fsdp", "hsdp", "ZeroOne rows", "ZeroOne tensors")
+WORLDS = {strategy: (4,) if strategy == "hsdp" else (2, 3, 4) for strategy in STRATEGIES}
 
 
 def torchs_own(strategy):
@@ -116,10 +122,12 @@ def torchs_own(strategy):
 
 def shared(strategy):
     """The model and its optimizer under `strategy`; "alone" is one process."""
-    model = Model(bank=strategy != "fsdp")
+    model = Model(bank=not strategy.endswith("sdp"))
     everybody = None if strategy == "alone" else dist.group.WORLD
-    if strategy == "fsdp":
+    if strategy.endswith("sdp"):
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        if strategy == "hsdp":
+            mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
@@ -135,7 +143,7 @@ def shared(strategy):
 
 def alone(strategy):
     """The run of `strategy` on one process: weights after the save and at the end, norms, and the optimizer."""
-    model = Model(bank=strategy != "fsdp")
+    model = Model(bank=not strategy.endswith("sdp"))
     optimizer = mixed(model)
     if strategy.startswith("ZeroOne"):
         made, options = torchs_own(strategy)
@@ -169,11 +177,11 @@ def compare(rank, world, folder, resume_from):
     """{strategy: {measure: value}}; a checkpoint of each in `folder`, and the run that goes on from `resume_from`'s."""
     report = {}
     share = slice(rank * 24 // world, (rank + 1) * 24 // world)
-    for strategy in STRATEGIES:
+    for strategy in (strategy for strategy in STRATEGIES if world in WORLDS[strategy]):
         middle, end, norms, single = alone(strategy)
         model, optimizer = shared(strategy)
         found = train(model, optimizer, 0, SAVED_AFTER, share)
-        if strategy != "ZeroOne tensors":
+        if strategy not in ("hsdp", "ZeroOne tensors"):
             dcp.save(state_of(model, optimizer), checkpoint_id=str(folder / f"{strategy}_{world}"))
         entry = {"middle": distance(model, middle)}
         found += train(model, optimizer, SAVED_AFTER, STEPS, share)
@@ -182,13 +190,68 @@ def compare(rank, world, folder, resume_from):
         entry["norms"] = max(abs(a - b) / b for a, b in zip(found, norms, strict=True))
         if not strategy.startswith("ZeroOne"):
             entry["bytes"] = [state_bytes(optimizer), optimizer.expected_state_bytes(), state_bytes(single)]
-        if resume_from and strategy != "ZeroOne tensors":
+        if resume_from and strategy not in ("hsdp", "ZeroOne tensors"):
             model, optimizer = shared(strategy)
             resume(model, optimizer, folder / f"{strategy}_{resume_from}")
             train(model, optimizer, SAVED_AFTER, STEPS, share)
             entry["resumed"] = distance(model, end)
         report[strategy] = entry
-    return report
+    return report | {"layouts": other_layouts(), "bfloat16": bfloat16_shards(), "torch's loader": through_torch()}
+
+
+def other_layouts():
+    """The largest distance to one process of tensors whose entries are not in order, large ones and small ones."""
+    shapes = {"large": (24, 8, 3, 3), "small": (4, 3, 2, 2), "transposed": (64, 40)}
+
+    def build(**options):
+        made = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes.values()]
+        made = [t.to(memory_format=torch.channels_last) if t.dim() == 4 else t.t().contiguous().t() for t in made]
+        params = [nn.Parameter(t) for t in made]
+        assert not any(p.is_contiguous() for p in params)
+        return params, MuonAdamW(params, lr=0.1, kind="adamw", **options)
+
+    runs = [build(), build(process_group=dist.group.WORLD)]
+    runs.append(build(process_group=dist.group.WORLD, gradients="averaged"))
+    for step in range(3):
+        for params, optimizer in runs:
+            for i, p in enumerate(params):
+                grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(10 * step + i))
+                p.grad = torch.empty_like(p).copy_(grad)
+            optimizer.step()
+            optimizer.zero_grad()
+    (expected, _), *others = runs
+    pairs = [pair for params, _ in others for pair in zip(params, expected, strict=True)]
+    return max(float((p - q).detach().abs().max()) for p, q in pairs)
+
+
+def bfloat16_shards():
+    """Whether one bfloat16 matrix, which most processes own no part of, is updated as on one process, bit by bit."""
+    found = []
+    for shards in (False, True):
+        torch.manual_seed(0)
+        layer = nn.Linear(16, 12, bias=False).bfloat16()
+        if shards:
+            fully_shard(layer, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+        optimizer = MuonAdamW(layer.parameters(), kind="normuon", orthogonalize=ORTHOGONALIZE)
+        for step in range(3):
+            grad = torch.randn(12, 16, generator=torch.Generator().manual_seed(step)).bfloat16()
+            weight = layer.weight
+            weight.grad = distribute_tensor(grad, weight.device_mesh, weight.placements) if shards else grad
+            optimizer.step()
+            optimizer.zero_grad()
+        found.append(whole(layer.weight.detach()))
+    return torch.equal(*found)
+
+
+def through_torch():
+    """Whether get_optimizer_state_dict and set_optimizer_state_dict carry the whole state over, under fsdp."""
+    model, optimizer = shared("fsdp")
+    train(model, optimizer, 0, SAVED_AFTER)
+    saved = get_optimizer_state_dict(model, optimizer)
+    other_model, other = shared("fsdp")
+    set_optimizer_state_dict(other_model, other, saved, options=StateDictOptions(strict=False))
+    pairs = zip(optimizer.state.values(), other.state.values(), strict=True)
+    return all(torch.equal(whole(ours[key]), whole(theirs[key])) for ours, theirs in pairs for key in ours)
 
 
 def resume(model, optimizer, checkpoint):

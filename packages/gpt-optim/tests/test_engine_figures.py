@@ -204,7 +204,7 @@ def test_compiled_rules_equal_the_eager_ones_and_compile_once(dtype, cautious):
         groups = [
             {"params": matrices, "kind": "muon"},
             {"params": banks, "kind": "normuon", "split": (4, 4)},
-            {"params": [*parameters((6, 3), dtype=dtype), *vectors], "kind": "adamw"},
+            {"params": [*parameters((6, 3), dtype=dtype), *vectors], "kind": "adamw", "lr": 0.01},
         ]
         orthogonalize = partial(newton_schulz, dtype=torch.float32)
         return MuonAdamW(groups, weight_decay=0.1, cautious=cautious, orthogonalize=orthogonalize, compile=compile)
@@ -220,6 +220,7 @@ def test_compiled_rules_equal_the_eager_ones_and_compile_once(dtype, cautious):
                 group["weight_decay"] = 0.1 * step
                 group["momentum"] = 0.85 + 0.01 * step
                 group["beta2"] = 0.9 + 0.01 * step
+                group["betas"], group["eps"] = (0.9 - 0.01 * step, 0.95 - 0.01 * step), 1e-8 * (1 + step)
                 for i, p in enumerate(group["params"]):
                     p.grad = random(*p.shape, seed=100 * step + 10 * number + i, dtype=p.dtype)
             optimizer.step()
@@ -229,3 +230,18 @@ def test_compiled_rules_equal_the_eager_ones_and_compile_once(dtype, cautious):
         for p, q in zip(ours["params"], theirs["params"], strict=True):
             rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (2**-6, 1e-4)
             torch.testing.assert_close(p.detach(), q.detach(), rtol=rtol, atol=atol)
+
+
+def test_compiled_rules_take_any_number_of_shapes(monkeypatch):
+    """torch refuses to compile one function for more than eight of them."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    matrices = [nn.Parameter(random(4, 3 + n, seed=n)) for n in range(10)]
+    others = [nn.Parameter(random(4, 3, seed=n, dtype=torch.bfloat16)) for n in range(2)]
+    groups = [{"params": matrices}, *({"params": [p], "kind": "adamw", "lr": 0.01} for p in others)]
+    optimizer = MuonAdamW(groups, compile=True, orthogonalize=torch.clone)
+    before = [p.detach().clone() for p in (*matrices, *others)]
+    for p in (*matrices, *others):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert not any(torch.equal(p, q) for p, q in zip((*matrices, *others), before, strict=True))

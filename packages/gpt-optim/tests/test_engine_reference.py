@@ -186,10 +186,10 @@ def test_adamw(cautious, betas):
 def test_variants_mix_kinds_in_one_optimizer(build, iteration):
     tall, wide, fused, vector, table = parameters((9, 4), (4, 9), (12, 4), (5,), (7, 3))
     groups = [
-        {"params": [vector], "kind": "adamw", "cautious": True},
+        {"params": [vector], "kind": "adamw", "lr": 0.01, "cautious": True},
         {"params": [tall, wide]},
         {"params": [fused], "kind": "normuon", "split": (4, 4, 4)},
-        {"params": [table], "kind": "adamw", "betas": (0.5, 0.9)},
+        {"params": [table], "kind": "adamw", "lr": 0.02, "betas": (0.5, 0.9)},
     ]
     optimizer = build(groups, orthogonalize=partial(iteration, dtype=F64))
     kind = {Muon: "muon", NorMuon: "normuon", DistMuonAdamW: "muon", DistAdamW: "adamw"}[build]

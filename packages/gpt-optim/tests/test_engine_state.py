@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt_optim import DistAdamW, Muon, MuonAdamW, NorMuon, reference
+from gpt_optim.buckets import Pending
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -32,7 +33,7 @@ def everything(dtype: torch.dtype = torch.float32, **options) -> MuonAdamW:
         {"params": parameters((9, 4), (9, 4), (4, 9), dtype=dtype)},
         {"params": parameters((2, 8, 4), dtype=dtype), "kind": "normuon", "split": (4, 2, 2)},
         {"params": parameters((7, 3), (5,), dtype=dtype), "kind": "adamw", "every": 2, "lr": 0.01},
-        {"params": parameters((6,), dtype=dtype), "kind": "adamw", "cautious": True},
+        {"params": parameters((6,), dtype=dtype), "kind": "adamw", "lr": 0.02, "cautious": True},
     ]
     return MuonAdamW(groups, weight_decay=0.1, **options)
 
@@ -53,7 +54,7 @@ def train(optimizer: MuonAdamW, begin: int, end: int) -> None:
 def test_a_group_that_waits_sees_the_sum_of_gradients():
     """The speedrun's cadence: matrices at every step, the rest at odd ones (counted from 0)."""
     matrix, table = parameters((6, 4), (7, 3), dtype=torch.float64)
-    rare = {"params": [table], "kind": "adamw", "every": 2}
+    rare = {"params": [table], "kind": "adamw", "lr": 0.02, "every": 2}
     optimizer = MuonAdamW([{"params": [matrix]}, rare], weight_decay=0.1)
     expected = table.detach().clone()
     first = second = torch.zeros_like(expected)
@@ -232,3 +233,37 @@ def test_other_mistakes_are_named():
         Muon([nn.Parameter(torch.ones(4, 4, dtype=torch.complex64))])
     with pytest.raises(ValueError, match="gradients must be 'local' or 'averaged', got 'mean'"):
         Muon(parameters(MATRIX), gradients="mean")
+    with pytest.raises(ValueError, match=r"kind adamw needs an lr of its own, since 0\.02 is the matrices'"):
+        Muon([{"params": parameters((6,)), "kind": "adamw"}])
+    frozen = nn.Parameter(torch.ones(4, 4), requires_grad=False)
+    with pytest.raises(ValueError, match=r"shape \(4, 4\) does not require gradients: leave it out"):
+        Muon([frozen])
+
+
+def test_adamw_may_become_cautious_and_plain_again():
+    switching, cautious, plain = (
+        DistAdamW(parameters((5, 3)), weight_decay=0.5, cautious=i == 1, lr=0.1) for i in range(3)
+    )
+    for step, other in enumerate((plain, cautious, plain)):
+        with torch.no_grad():
+            other.param_groups[0]["params"][0].copy_(switching.param_groups[0]["params"][0])
+        other.load_state_dict(switching.state_dict() | {"param_groups": other.state_dict()["param_groups"]})
+        switching.param_groups[0]["cautious"] = other is cautious
+        for optimizer in (switching, other):
+            train(optimizer, step, step + 1)
+        torch.testing.assert_close(weights(switching), weights(other), rtol=1e-6, atol=1e-7)
+    train(cautious, 2, 3)
+    assert not torch.allclose(weights(cautious)[0], weights(plain)[0]), "it matters"
+
+
+def test_gradients_after_a_reduction_that_was_not_used_are_an_error():
+    """Not a launch anew: another process may have none, and would not launch."""
+    pending = Pending(parameters((2, 2)))
+    assert not pending.is_current
+    pending.launch(None, torch.ones(4))
+    assert pending.is_current
+    pending.params[0].grad = torch.ones(2, 2)
+    with pytest.raises(RuntimeError, match=r"neither used by step\(\) nor given up by the optimizer's zero_grad"):
+        _ = pending.is_current
+    pending.forget()
+    assert not pending.is_current

@@ -136,6 +136,18 @@ def test_resuming_equals_never_stopping():
         assert torch.equal(p, q)
 
 
+def test_each_part_of_a_model_may_have_a_rate_of_its_own():
+    rates = {"embedding_learning_rate": 0.6, "head_learning_rate": 0.008, "vector_learning_rate": 0.04}
+    model = Tiny()
+    optimizer = muon(model, 0.05, **rates)
+    by_parameter = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: by_parameter[p] for name, p in model.named_parameters()}
+    assert found["qkv.weight"] == found["down.weight"] == 0.05
+    assert (found["embed.weight"], found["lm_head.weight"], found["qkv.bias"]) == (0.6, 0.008, 0.04)
+    with pytest.raises(ValueError, match="learning rates must be positive, got -1"):
+        muon(model, head_learning_rate=-1)
+
+
 def test_mistakes_are_named():
     matrix, vector = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4))
     with pytest.raises(ValueError, match=r"takes matrices.*kind='adamw'"):

@@ -58,10 +58,24 @@ def test_default_rules_know_heads_and_tables_by_their_names():
     assert kinds == {"blocks.0.output.weight": "muon", "lm_head.weight": "adamw", "position.weight": "adamw"}
 
 
-def test_default_rules_give_convolutions_to_adamw():
+def test_default_rules_give_convolutions_and_the_last_layer_to_adamw():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 8))
     kinds = {name: options["kind"] for name, options in placed(model, default_rules(model)).items()}
-    assert kinds["0.weight"] == "adamw" and kinds["2.weight"] == kinds["3.weight"] == "muon"
+    assert kinds["0.weight"] == kinds["3.weight"] == "adamw" and kinds["2.weight"] == "muon"
+
+
+def test_default_rules_take_no_matrix_of_a_block_for_the_last_layer():
+    model = nn.Sequential(*(nn.ModuleDict({"up": nn.Linear(4, 8), "down": nn.Linear(8, 4)}) for _ in range(2)))
+    kinds = {name: options["kind"] for name, options in placed(model, default_rules(model)).items()}
+    assert kinds["1.down.weight"] == "muon"
+
+
+def test_default_rules_with_options_for_each_part():
+    parts = {"embedding": {"lr": 0.6}, "head": {"lr": 0.008}, "vectors": {"lr": 0.04}}
+    options = placed(Tiny(), default_rules(Tiny(), adamw={"lr": 1.0}, **parts))
+    assert options["embed.weight"]["lr"] == options["position.weight"]["lr"] == 0.6
+    assert options["unusual.weight"]["lr"] == 0.008
+    assert options["blocks.0.up.bias"] == {"kind": "adamw", "lr": 0.04, "weight_decay": 0.0}
 
 
 def test_default_rules_split_fused_queries_keys_and_values_by_shape():
@@ -80,7 +94,7 @@ def test_a_weight_that_cannot_be_queries_keys_values_is_an_error():
     model = nn.ModuleDict({"qkv": nn.Linear(8, 13)})
     with pytest.raises(ValueError, match=r"qkv\.weight of shape \(13, 8\) is no stack"):
         default_rules(model)
-    assert placed(model, default_rules(model, qkv="none"))["qkv.weight"] == {"kind": "muon"}
+    assert placed(model, default_rules(model, qkv_names="none"))["qkv.weight"] == {"kind": "adamw"}, "the last layer"
 
 
 def gpt(**options) -> nn.Module:

@@ -50,10 +50,10 @@ def state_dtype(parameter: Tensor) -> torch.dtype:
 
 
 class Pending:
-    """Gradients under way in a buffer of their own, so that a step can be given up and taken again.
+    """Gradients under way in a buffer of their own; the parameters' `.grad` is freed once it is in there.
 
-    The parameters' `.grad` is freed once it is in the buffer; a new one there means a new backward pass, and that the
-    buffer is out of date.
+    Whether they have been launched must be the same on all processes, so it depends on what was called, never on which
+    gradients there are: a process may have none.
     """
 
     def __init__(self, params: Tensors):
@@ -63,7 +63,13 @@ class Pending:
 
     @property
     def is_current(self) -> bool:
-        return self.held is not None and all(p.grad is None for p in self.params)
+        """RuntimeError where a backward pass came after the launch, before it was used or given up."""
+        if self.held is not None and any(p.grad is not None for p in self.params):
+            raise RuntimeError(
+                "there are new gradients, but those that reduce_gradients or clip_grad_norm_ averaged were neither "
+                "used by step() nor given up by the optimizer's zero_grad()"
+            )
+        return self.held is not None
 
     def launch(self, work: dist.Work | None, result: Tensor) -> None:
         self.work, self.held = work, result

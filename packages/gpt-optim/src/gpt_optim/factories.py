@@ -11,6 +11,7 @@ from gpt_optim.groups import param_groups
 from gpt_optim.muon import MuonAdamW
 from gpt_optim.orthogonalize import newton_schulz, polar_express
 from gpt_optim.rules import QKV, default_rules
+from gpt_optim.units import Orthogonalize
 
 ORTHOGONALIZERS = {"newton_schulz": newton_schulz, "polar_express": polar_express}
 
@@ -36,37 +37,32 @@ def muon(
     beta1: float = 0.9,
     beta2: float = 0.95,
     eps: float = 1e-8,
+    embedding_learning_rate: float | None = None,
+    head_learning_rate: float | None = None,
+    vector_learning_rate: float | None = None,
     qkv: str = QKV,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
-    kind: Literal["muon", "normuon"] = "muon",
-    normuon_beta2: float = 0.95,
 ) -> MuonAdamW:
     """Muon on the hidden matrices of `model`, AdamW on embeddings, head and vectors (`default_rules`).
 
-    Weights whose name matches `qkv` and that have more rows than columns hold queries (as many rows as columns), keys
-    and values, in this order; each is orthogonalised by itself. beta1, beta2, eps are AdamW's.
+    These have `adamw_learning_rate` unless given one of their own; beta1, beta2, eps are AdamW's. Weights whose name
+    matches `qkv` and that have more rows than columns hold queries (as many rows as columns), keys and values, in this
+    order; each is orthogonalised by itself. zero: ZeRO stage over `process_group`; 0 shares nothing.
     """
-    for name, rate in (("learning_rate", learning_rate), ("adamw_learning_rate", adamw_learning_rate)):
-        if rate <= 0:
-            raise ValueError(f"{name} must be positive, got {rate}")
-    if orthogonalizer not in ORTHOGONALIZERS:
-        raise ValueError(f"orthogonalizer must be one of {', '.join(ORTHOGONALIZERS)}, got {orthogonalizer!r}")
-    rules = default_rules(model, muon={"kind": kind}, adamw={"lr": adamw_learning_rate, "cautious": False}, qkv=qkv)
-    if all(rule.options["kind"] == "adamw" for rule in rules):
-        raise ValueError("the model has no hidden matrix for Muon (all are embeddings or a head): use adamw")
+    rates = (adamw_learning_rate, embedding_learning_rate, head_learning_rate, vector_learning_rate)
+    groups = _groups(model, {"kind": "muon"}, learning_rate, rates, qkv)
     return MuonAdamW(
-        param_groups(model, rules),
+        groups,
         lr=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
         cautious=cautious,
         scale=scale,
-        beta2=normuon_beta2,
         betas=(beta1, beta2),
         eps=eps,
-        orthogonalize=ORTHOGONALIZERS[orthogonalizer],
+        orthogonalize=_orthogonalize(orthogonalizer),
         compile=compile,
         **sharding(zero, process_group),
     )
@@ -85,28 +81,50 @@ def normuon(
     beta1: float = 0.9,
     beta2: float = 0.95,
     eps: float = 1e-8,
+    embedding_learning_rate: float | None = None,
+    head_learning_rate: float | None = None,
+    vector_learning_rate: float | None = None,
     qkv: str = QKV,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
 ) -> MuonAdamW:
     """`muon` with NorMuon's equal row norms; `normuon_beta2` is that of its row averages."""
-    return muon(
-        model,
-        learning_rate,
-        adamw_learning_rate,
-        momentum,
-        weight_decay,
-        cautious,
-        scale,
-        orthogonalizer,
-        beta1,
-        beta2,
-        eps,
-        qkv,
-        compile,
-        zero,
-        process_group,
-        kind="normuon",
-        normuon_beta2=normuon_beta2,
+    rates = (adamw_learning_rate, embedding_learning_rate, head_learning_rate, vector_learning_rate)
+    groups = _groups(model, {"kind": "normuon"}, learning_rate, rates, qkv)
+    return MuonAdamW(
+        groups,
+        lr=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        cautious=cautious,
+        scale=scale,
+        beta2=normuon_beta2,
+        betas=(beta1, beta2),
+        eps=eps,
+        orthogonalize=_orthogonalize(orthogonalizer),
+        compile=compile,
+        **sharding(zero, process_group),
     )
+
+
+def _groups(
+    model: nn.Module, matrices: dict[str, Any], rate: float, rates: tuple[float | None, ...], qkv: str
+) -> list[dict[str, Any]]:
+    """rates: AdamW's, then those of embeddings, head and vectors, or None for AdamW's."""
+    wrong = [r for r in (rate, *rates) if r is not None and not r > 0]
+    if wrong:
+        raise ValueError(f"learning rates must be positive, got {wrong[0]}")
+    common, *own = rates
+    embedding, head, vectors = ({} if r is None else {"lr": r} for r in own)
+    adamw = {"lr": common, "cautious": False}
+    rules = default_rules(model, matrices, adamw, embedding, head, vectors, qkv_names=qkv)
+    if all(rule.options["kind"] == "adamw" for rule in rules):
+        raise ValueError("the model has no hidden matrix for Muon (all are embeddings or a head): use adamw")
+    return param_groups(model, rules)
+
+
+def _orthogonalize(name: str) -> Orthogonalize:
+    if name not in ORTHOGONALIZERS:
+        raise ValueError(f"orthogonalizer must be one of {', '.join(ORTHOGONALIZERS)}, got {name!r}")
+    return ORTHOGONALIZERS[name]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpt_optim.buckets import state_dtype
 from gpt_optim.options import alike, check_group
-from gpt_optim.orthogonalize import newton_schulz
+from gpt_optim.orthogonalize import polar_express
 from gpt_optim.ranks import Ranks, local_part
 from gpt_optim.rows import row_buckets
 from gpt_optim.stacks import stack_of
@@ -72,7 +72,7 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         every: int = 1,
-        orthogonalize: Orthogonalize = newton_schulz,
+        orthogonalize: Orthogonalize = polar_express,
         compile: bool = False,
         process_group: dist.ProcessGroup | None = None,
         gradients: Literal["local", "averaged"] = "local",
@@ -82,13 +82,18 @@ class MuonAdamW(torch.optim.Optimizer):
         self.orthogonalize, self.compile, self.process_group = orthogonalize, compile, process_group
         self.averaged = gradients == "averaged"
         self._units: list[Unit] = []
-        self._discard = False
+        self._norm: Tensor | None = None
         options: dict[str, Any] = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         options |= {"kind": kind, "cautious": cautious, "scale": scale, "scale_decay": scale_decay}
         options |= {"split": split, "transposed": transposed, "beta2": beta2, "betas": betas, "eps": eps}
         super().__init__(params, options | {"every": every})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if param_group.get("kind") == "adamw" and self.defaults["kind"] != "adamw" and "lr" not in param_group:
+            raise ValueError(
+                f"a group of kind adamw needs an lr of its own, since {self.defaults['lr']} is the matrices': write "
+                '{"kind": "adamw", "lr": 3e-4} or default_rules(model, adamw={"lr": 3e-4})'
+            )
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -140,8 +145,8 @@ class MuonAdamW(torch.optim.Optimizer):
         gradients = [bucket.gradients() for bucket in buckets]
         everything = [p for group in self.param_groups for p in group["params"]]
         # One dtype on all processes, whatever they own: float32 or what is wider.
-        zero = torch.zeros((), dtype=max((state_dtype(p) for p in everything), key=lambda t: t.itemsize))
-        zero = zero.to(local_part(everything[0]).device)
+        dtype = max((state_dtype(p) for p in everything), key=lambda t: t.itemsize)
+        zero = torch.zeros((), dtype=dtype, device=local_part(everything[0]).device)
         total = _sum_of_squares([g for _, common in gradients for g in common], zero)
         for group in dict.fromkeys(bucket.ranks.group for bucket in buckets):
             held = [ours for bucket, (ours, _) in zip(buckets, gradients, strict=True) if bucket.ranks.group is group]
@@ -150,7 +155,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 dist.all_reduce(part, group=group)
             total = total + part
         norm = total.sqrt()
-        self._discard = not bool(norm.isfinite())
+        self._norm = norm
         held = [g for ours, common in gradients for g in (*ours, *common)]
         if max_norm and held:
             torch._foreach_mul_(held, (max_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -179,8 +184,10 @@ class MuonAdamW(torch.optim.Optimizer):
 
         After a norm that was not finite all are cleared.
         """
-        for group in self.param_groups:
-            if group["step"] % group["every"] and not self._discard:
+        waiting = [bool(group["step"] % group["every"]) for group in self.param_groups]
+        given_up = any(waiting) and self._norm is not None and not bool(self._norm.isfinite())
+        for group, waits in zip(self.param_groups, waiting, strict=True):
+            if waits and not given_up:
                 continue
             for p in group["params"]:
                 if set_to_none:
@@ -189,7 +196,7 @@ class MuonAdamW(torch.optim.Optimizer):
                     p.grad.detach_().zero_()
         for unit in self._units:
             unit.bucket.forget()
-        self._discard = False
+        self._norm = None
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(

@@ -39,6 +39,8 @@ def check_group(group: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     if not isinstance(group["every"], int) or group["every"] < 1:
         raise ValueError(f"every must be a whole number of steps, at least 1, got {group['every']!r}")
     for p in group["params"]:
+        if not p.requires_grad:
+            raise ValueError(f"a parameter of shape {tuple(p.shape)} does not require gradients: leave it out")
         if not p.is_floating_point():
             raise ValueError(f"parameters must be real floating point numbers, got {p.dtype}")
         if group["kind"] != "adamw":

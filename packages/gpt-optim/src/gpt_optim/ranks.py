@@ -55,6 +55,22 @@ class Ranks:
         return DTensor.from_local(local, self.mesh, [Shard(0)], run_check=False, shape=torch.Size(shape), stride=stride)
 
 
+def ranks_of_shards(tensor: DTensor) -> Ranks:
+    """The processes among which a DTensor is split: one dimension of its mesh, over the others it may be replicated.
+
+    ValueError for a tensor that is split over several dimensions of the mesh, or partial.
+    """
+    mesh, placements = tensor.device_mesh, tensor.placements
+    split = [i for i, placement in enumerate(placements) if placement.is_shard()]
+    if len(split) > 1 or not all(p.is_shard() or p.is_replicate() for p in placements):
+        raise ValueError(
+            f"parameters may be sharded over one dimension of a mesh and replicated over others (fully_shard, with or "
+            f"without HSDP), got placements {placements}"
+        )
+    group = mesh.get_group(split[0]) if split and mesh.size(split[0]) > 1 else None
+    return Ranks(group, mesh.device_type)
+
+
 def local_part(tensor: Tensor) -> Tensor:
     """What of `tensor` is in this process's memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

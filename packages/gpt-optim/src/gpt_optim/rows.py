@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from gpt_optim.buckets import Pending, Tensors, grad_of, state_dtype
-from gpt_optim.ranks import Ranks, local_part
+from gpt_optim.ranks import Ranks, local_part, ranks_of_shards
 
 SMALL = 1024
 """Tensors of fewer elements are updated by every process alike: cheaper than to send their parts around."""
@@ -52,7 +52,7 @@ class Whole:
     def gradients(self) -> tuple[Tensors, Tensors]:
         if self.reduce:
             flats = self._pending.wait().split([p.numel() for p in self.params])
-            self._grads = [flat.view(p.shape) for flat, p in zip(flats, self.params, strict=True)]
+            self._grads = [_laid_out_like(p, flat.view(p.shape)) for flat, p in zip(flats, self.params, strict=True)]
         return (self._grads, []) if isinstance(self.params[0], DTensor) else ([], self._grads)
 
     def update(self, update: Update) -> None:
@@ -70,6 +70,7 @@ class SharedRows:
     """ZeRO: every process holds one parameter whole, and updates its share of the first dimension.
 
     averaged: the gradient is equal everywhere already (DDP). Otherwise its rows are reduced to their owners here.
+    What is updated is a contiguous copy of these rows, with moments to match, whatever the parameter's strides are.
     """
 
     def __init__(self, param: Tensor, ranks: Ranks, averaged: bool):
@@ -81,7 +82,9 @@ class SharedRows:
         self._gather: dist.Work | None = None
 
     def zeros(self) -> tuple[Tensors, Tensors]:
-        local = torch.zeros_like(self.param[self.own], dtype=state_dtype(self.param))
+        rows = self.own.stop - self.own.start
+        shape, dtype = (rows, *self.param.shape[1:]), state_dtype(self.param)
+        local = torch.zeros(shape, dtype=dtype, device=self.param.device)
         return [self.ranks.sharded(local, self.param.shape)], [local]
 
     @property
@@ -90,7 +93,7 @@ class SharedRows:
 
     def start(self) -> None:
         if self.averaged:
-            self._grad = grad_of(self.param)[self.own]
+            self._grad = grad_of(self.param)[self.own].contiguous()
         elif not self._pending.is_current:
             padded = self._padded(grad_of(self.param), self.chunk * self.ranks.size)
             own = padded.new_empty(self.chunk, *padded.shape[1:])
@@ -106,8 +109,8 @@ class SharedRows:
     def update(self, update: Update) -> None:
         assert self._grad is not None, "gradients() comes first"
         weight = self.param.detach()
-        update([weight[self.own]], [self._grad])
         self._sent = self._padded(weight[self.own], self.chunk)
+        update([self._sent[: self.own.stop - self.own.start]], [self._grad])
         even = self.chunk * self.ranks.size == weight.size(0) and weight.is_contiguous()
         self._all = weight if even else weight.new_empty(self.chunk * self.ranks.size, *weight.shape[1:])
         self._gather = dist.all_gather_into_tensor(self._all, self._sent, group=self.ranks.group, async_op=True)
@@ -131,11 +134,16 @@ class SharedRows:
         return buffer
 
 
+def _laid_out_like(parameter: Tensor, grad: Tensor) -> Tensor:
+    """With the parameter's strides, which fused kernels take for granted."""
+    return grad if parameter.is_contiguous() else torch.empty_like(parameter).copy_(grad)
+
+
 def row_buckets(params: Tensors, ranks: Ranks, averaged: bool) -> list[Whole | SharedRows]:
     """The buckets that these parameters, all DTensors or none, need on these processes."""
     first = params[0]
     if isinstance(first, DTensor):
-        return [Whole(params, Ranks(first.device_mesh.get_group(), first.device_mesh.device_type))]
+        return [Whole(params, ranks_of_shards(first))]
     if ranks.size == 1:
         return [Whole(params, ranks)]
     small = [p for p in params if p.numel() < SMALL]

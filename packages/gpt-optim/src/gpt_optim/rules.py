@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gpt_optim.groups import Rule, clean_names, exactly
@@ -30,38 +31,57 @@ Options = Mapping[str, Any] | None
 
 
 def default_rules(
-    model: nn.Module, muon: Options = None, adamw: Options = None, head: str = HEAD, qkv: str = QKV
+    model: nn.Module,
+    muon: Options = None,
+    adamw: Options = None,
+    embedding: Options = None,
+    head: Options = None,
+    vectors: Options = None,
+    head_names: str = HEAD,
+    qkv_names: str = QKV,
 ) -> list[Rule]:
     """Rules for any module, hidden matrices first.
 
     Muon: two-dimensional weights, except for embeddings (nn.Embedding, or a name like one) and the head: a weight
-    whose name matches `head`, or the model's last matrix when it has the shape of an embedding. Those whose name
-    matches `qkv` are split. AdamW: everything else; tensors of one dimension or none do not decay.
-    ValueError: a weight that matches `qkv` has a shape that cannot hold queries, keys and values.
+    whose name matches `head_names`, or the model's last matrix, if it has the shape of an embedding or is in no
+    numbered block. Those whose name matches `qkv_names` are split. AdamW: everything else; tensors of one dimension or
+    none do not decay. `muon` and `adamw` are options of the two; `embedding`, `head` and `vectors` override `adamw`.
+    ValueError: a weight that matches `qkv_names` has a shape that cannot hold queries, keys and values.
     """
     tables = {m.weight for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
     transposed = {m.weight for m in model.modules() if type(m).__name__ == "Conv1D" and hasattr(m, "weight")}
-    names = clean_names(model)
-    last = [p for _, p in model.named_parameters(remove_duplicate=False) if p.dim() == 2][-1:]
-    outside = tables | {p for p in last if p.shape in {table.shape for table in tables}}
+    last = _output_layer(model, {table.shape for table in tables})
     hidden: dict[tuple[bool, tuple[int, ...] | None], list[str]] = {}
-    outer, vectors = [], []
-    for parameter, aliases in names.items():
-        named_outside = any(re.search(EMBEDDING, a) or re.search(head, a) for a in aliases)
+    others: dict[str, list[str]] = {"embedding": [], "head": [], "rest": [], "vectors": []}
+    for parameter, aliases in clean_names(model).items():
+        fused = any(re.search(qkv_names, alias) for alias in aliases)
         if parameter.dim() < 2:
-            vectors.append(aliases[0])
-        elif parameter.dim() > 2 or parameter in outside or named_outside:
-            outer.append(aliases[0])
+            others["vectors"].append(aliases[0])
+        elif parameter in tables or any(re.search(EMBEDDING, alias) for alias in aliases):
+            others["embedding"].append(aliases[0])
+        elif any(re.search(head_names, alias) for alias in aliases) or (parameter is last and not fused):
+            others["head"].append(aliases[0])
+        elif parameter.dim() > 2:
+            others["rest"].append(aliases[0])
         else:
             flipped = parameter in transposed
-            fused = any(re.search(qkv, a) for a in aliases)
             split = _qkv_split(aliases[0], parameter, flipped) if fused else None
             hidden.setdefault((flipped, split), []).append(aliases[0])
-    adamw = {"kind": "adamw", **(adamw or {})}
     rules = [Rule(exactly(members), _muon(muon, flipped, split)) for (flipped, split), members in hidden.items()]
-    rules += [Rule(exactly(outer), adamw)] if outer else []
-    rules += [Rule(exactly(vectors), {**adamw, "weight_decay": 0.0})] if vectors else []
+    own = {"embedding": embedding, "head": head, "vectors": {"weight_decay": 0.0, **(vectors or {})}}
+    for part, members in others.items():
+        options = {"kind": "adamw", **(adamw or {}), **(own.get(part) or {})}
+        rules += [Rule(exactly(members), options)] if members else []
     return rules
+
+
+def _output_layer(model: nn.Module, table_shapes: set[torch.Size]) -> Tensor | None:
+    """The model's last matrix, unless it belongs to a numbered block and has not the shape of an embedding."""
+    matrices = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if p.dim() == 2]
+    if not matrices:
+        return None
+    name, last = matrices[-1]
+    return last if last.shape in table_shapes or not re.search(r"(^|\.)\d+\.(?!weight$)", name) else None
 
 
 def gpt_rules(

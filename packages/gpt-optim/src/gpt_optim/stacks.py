@@ -16,19 +16,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
-from gpt_optim.buckets import Pending, Tensors, grad_of
-from gpt_optim.ranks import Ranks, local_part
+from gpt_optim.buckets import Pending, Tensors, grad_of, state_dtype
+from gpt_optim.ranks import Ranks, local_part, ranks_of_shards
 
 Direction = Callable[[Tensor, slice], Tensor]
 """(gradients [k, R, N], their place among the process's own matrices) -> updates [k, R, N]"""
 Subtract = Callable[[Tensors, Tensors, slice], None]
 """(weights, updates, their place among the process's low bits)"""
-
-
-def _padded_like(tensor_KRN: Tensor, count: int) -> Tensor:
-    buffer = torch.empty(count, *tensor_KRN.shape[1:], dtype=tensor_KRN.dtype, device=tensor_KRN.device)
-    buffer[: len(tensor_KRN)] = tensor_KRN
-    return buffer
 
 
 class Stack:
@@ -58,7 +52,7 @@ class Stack:
         return (self.own.stop - self.own.start) * self.rows * self.columns
 
     def start(self) -> None:
-        self._grads = self._matrices([grad_of(p) for p in self.params])
+        self._grads = self._matrices([grad_of(p).contiguous() for p in self.params])
 
     def gradients(self) -> tuple[Tensors, Tensors]:
         return [], self._grads
@@ -100,11 +94,12 @@ class SharedStack(Stack):
 
     def start(self) -> None:
         if self.averaged:
-            self._grads = self._matrices([grad_of(p) for p in self.params])[self.own]
+            self._grads = self._matrices([grad_of(p).contiguous() for p in self.params])[self.own]
         elif not self._pending.is_current:
             chunk = self.ranks.chunk(self.count)
-            grads_KRN = torch.cat([grad_of(p).reshape(-1, self.rows, self.columns) for p in self.params])
-            grads_PRN = _padded_like(grads_KRN, chunk * self.ranks.size)
+            grads = [grad_of(p).reshape(-1, self.rows, self.columns) for p in self.params]
+            grads_PRN = grads[0].new_empty(chunk * self.ranks.size, self.rows, self.columns)
+            torch.cat(grads, out=grads_PRN[: self.count])
             grads_PRN[self.count :] = 0
             own_kRN = grads_PRN.new_empty(chunk, self.rows, self.columns)
             work = dist.reduce_scatter_tensor(
@@ -123,8 +118,9 @@ class SharedStack(Stack):
         for place, grad_kRN in self._parts(self._grads):
             subtract(own[place], list(direction(grad_kRN, place).unbind()), place)
         chunk = self.ranks.chunk(self.count)
-        own_kRN = torch.stack(own) if own else weights[0].new_empty(0, self.rows, self.columns)
-        self._own_PRN = _padded_like(own_kRN, chunk)
+        self._own_PRN = weights[0].new_empty(chunk, self.rows, self.columns)
+        if own:
+            torch.stack(own, out=self._own_PRN[: len(own)])
         self._all_PRN = self._own_PRN.new_empty(chunk * self.ranks.size, self.rows, self.columns)
         self._gather = dist.all_gather_into_tensor(self._all_PRN, self._own_PRN, group=self.ranks.group, async_op=True)
 
@@ -143,7 +139,7 @@ class SharedStack(Stack):
 
 class DTensorStack(Stack):
     """FSDP2: every process holds some rows of every weight. Rows of gradients go to the matrices' owners, rows of
-    updates come back: one stack at a time, and never more than a process's own matrices whole in its memory.
+    updates come back. A process never has other matrices whole in its memory than its own.
     """
 
     def __init__(self, params: Tensors, ranks: Ranks):
@@ -184,9 +180,10 @@ class DTensorStack(Stack):
     def update(self, direction: Direction, subtract: Subtract) -> None:
         r, owned = self.rows_here[self.ranks.rank], self.ranks.shares(self.count)
         updates = [u for place, grad_kRN in self._parts(self._grads) for u in direction(grad_kRN, place).unbind()]
-        empty = local_part(self.params[0]).new_empty(0)
+        dtype = state_dtype(self.params[0])  # on all processes, also where there is nothing to send
+        empty = torch.empty(0, dtype=dtype, device=self.device)
         pieces_by_rank = zip(*(u.split(self.rows_here) for u in updates), strict=True) if updates else [[]] * len(owned)
-        sent = torch.cat([piece.reshape(-1) for pieces in pieces_by_rank for piece in pieces] or [empty])
+        sent = torch.cat([piece.reshape(-1).to(dtype) for pieces in pieces_by_rank for piece in pieces] or [empty])
         to = [len(updates) * rows * self.columns for rows in self.rows_here]
         back = [k * r * self.columns for k in owned]
         self._subtract = subtract
@@ -217,12 +214,11 @@ def stack_of(params: Tensors, ranks: Ranks, averaged: bool) -> Stack:
     """The kind of stack that these parameters of one shape need. ValueError for a sharding that is not supported."""
     first = params[0]
     if isinstance(first, DTensor):
-        if first.device_mesh.ndim != 1 or first.placements != (Shard(0),) or first.dim() != 2:
+        shared = ranks_of_shards(first)
+        if first.dim() != 2 or Shard(0) not in first.placements:
             raise ValueError(
-                f"Muon updates sharded matrices on a 1-D mesh with Shard(0), got a parameter of shape "
-                f"{tuple(first.shape)} with placements {first.placements} on a {first.device_mesh.ndim}-D mesh; "
-                "shard it with fully_shard on a 1-D mesh, or use kind='adamw' for it"
+                f"Muon updates sharded matrices that are split by rows, got a parameter of shape {tuple(first.shape)} "
+                f"with placements {first.placements}; use fully_shard, or kind='adamw' for it"
             )
-        group = first.device_mesh.get_group() if first.device_mesh.size() > 1 else None
-        return DTensorStack(params, Ranks(group, first.device_mesh.device_type))
+        return DTensorStack(params, shared)
     return Stack(params, ranks) if ranks.size == 1 else SharedStack(params, ranks, averaged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from functools import partial
 from math import prod
+from types import FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -120,12 +121,21 @@ class AdamWUnit:
         for p, whole in zip(bucket.params, wholes, strict=True):
             state[p]["exp_avg_sq"] = whole
         # torch's fused kernel wants moments of the weights' dtype, and counts steps on their device.
-        self.fused = state_dtype(bucket.params[0]) == bucket.params[0].dtype and not group["cautious"]
-        place = self.first[0].device if self.fused else torch.device("cpu")
-        self.steps = [torch.zeros((), dtype=torch.float32, device=place) for _ in bucket.params]
-        for p, count in zip(bucket.params, self.steps, strict=True):
-            state[p]["step"] = count
+        self.can_fuse = state_dtype(bucket.params[0]) == bucket.params[0].dtype
+        self.state = state
+        self.steps = [torch.zeros((), dtype=torch.float32) for _ in bucket.params]
+        self._count_on(self.first[0].device if self.fused else torch.device("cpu"))
         self._exact = _maybe_compiled(updates.adamw_exact, compiled)
+
+    @property
+    def fused(self) -> bool:
+        return self.can_fuse and not self.group["cautious"]
+
+    def _count_on(self, device: torch.device) -> None:
+        """Where the kernel that is used reads the counters of steps."""
+        self.steps = [count.to(device) for count in self.steps]
+        for p, count in zip(self.bucket.params, self.steps, strict=True):
+            self.state[p]["step"] = count
 
     def update(self) -> None:
         self.bucket.update(self._apply)
@@ -134,6 +144,8 @@ class AdamWUnit:
         group = self.group
         beta1, beta2 = group["betas"]
         if self.fused:
+            if self.steps[0].device != weights[0].device:  # it was cautious before
+                self._count_on(weights[0].device)
             rates = {"lr": group["lr"], "betas": group["betas"], "eps": group["eps"]}
             moments = (self.first, self.second, self.steps)
             updates.adamw(weights, grads, *moments, weight_decay=group["weight_decay"], **rates)
@@ -150,9 +162,9 @@ class AdamWUnit:
             decay=scalar(group["lr"] * group["weight_decay"]),
             correction1=scalar(1.0 - beta1**t),
             correction2=scalar(1.0 - beta2**t),
-            beta1=beta1,
-            beta2=beta2,
-            eps=group["eps"],
+            beta1=scalar(beta1),
+            beta2=scalar(beta2),
+            eps=scalar(group["eps"]),
             cautious=group["cautious"],
         )
 
@@ -161,5 +173,10 @@ class AdamWUnit:
         return 2 * width * self.bucket.num_weights_here + 4 * len(self.steps)
 
 
-def _maybe_compiled(function: Callable, compiled: bool) -> Callable:
-    return torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
+def _maybe_compiled(function: FunctionType, compiled: bool) -> Callable:
+    """Compiled for one unit. Recompilations are counted, and limited to 8, per code object: each unit has its own."""
+    if not compiled:
+        return function
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    own.__kwdefaults__ = function.__kwdefaults__
+    return torch.compile(own, fullgraph=True, dynamic=False)

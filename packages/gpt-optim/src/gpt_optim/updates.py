@@ -184,9 +184,9 @@ def adamw_exact(
     decay: Scalar,
     correction1: Scalar,
     correction2: Scalar,
-    beta1: float,
-    beta2: float,
-    eps: float,
+    beta1: Scalar,
+    beta2: Scalar,
+    eps: Scalar,
     cautious: bool,
 ) -> None:
     """AdamW with moments wider than the weights, and cautious decay: for bfloat16, where 1 - beta2 would vanish.

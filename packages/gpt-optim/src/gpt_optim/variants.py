@@ -8,7 +8,7 @@ from typing import Any
 import torch.distributed as dist
 
 from gpt_optim.muon import MuonAdamW
-from gpt_optim.orthogonalize import newton_schulz, polar_express
+from gpt_optim.orthogonalize import newton_schulz
 
 
 class Muon(MuonAdamW):
@@ -20,10 +20,10 @@ class Muon(MuonAdamW):
 
 
 class NorMuon(MuonAdamW):
-    """NorMuon (Li et al. 2025, arXiv:2510.05491) with Polar Express, as in the modded-nanoGPT speedrun."""
+    """NorMuon (Li et al. 2025, arXiv:2510.05491) with Polar Express."""
 
     def __init__(self, params: Iterable[Any], lr: float = 0.02, **options: Any):
-        defaults: dict[str, Any] = {"kind": "normuon", "orthogonalize": polar_express}
+        defaults: dict[str, Any] = {"kind": "normuon"}
         super().__init__(params, lr, **(defaults | options))
 
 
@@ -35,7 +35,7 @@ class DistMuonAdamW(MuonAdamW):
 
     def __init__(self, params: Iterable[Any], lr: float = 0.02, **options: Any):
         everybody = dist.group.WORLD if dist.is_initialized() else None
-        defaults: dict[str, Any] = {"orthogonalize": polar_express, "process_group": everybody}
+        defaults: dict[str, Any] = {"process_group": everybody}
         super().__init__(params, lr, **(defaults | options))
 
 

@@ -30,7 +30,7 @@ class ZeroOne(torch.optim.Optimizer):
     To read a checkpoint, call `allocate_state` on a new optimizer, torch.distributed.checkpoint.load into its
     `state_dict()`, and `load_state_dict` that.
 
-    ValueError: an optimizer that cannot work with rows, or an unknown granularity.
+    ValueError: an optimizer or a parameter that cannot be updated by rows, or an unknown granularity.
     """
 
     def __init__(
@@ -46,11 +46,15 @@ class ZeroOne(torch.optim.Optimizer):
         if granularity == "rows" and optimizer_class in WHOLE_TENSORS:
             name = getattr(optimizer_class, "__name__", optimizer_class)
             raise ValueError(f"{name} needs parameters whole: use granularity='tensors'")
+        self._built = False
         super().__init__(params, defaults)
+        self._built = True
         self.optimizer_class = optimizer_class
         everything = [p for group in self.param_groups for p in group["params"]]
         self.ranks = Ranks(process_group, everything[0].device.type)
         self.by_rows = granularity == "rows"
+        if self.by_rows and not all(p.is_contiguous() for p in everything):
+            raise ValueError("rows of a parameter that is not contiguous cannot be updated: use granularity='tensors'")
         self.owners = _balanced(everything, self.ranks.size)
         self.parts: dict[Tensor, Tensor] = {p: self._part(p) for p in everything if self._is_mine(p)}
         groups = [
@@ -63,6 +67,11 @@ class ZeroOne(torch.optim.Optimizer):
         if self.inner is not None:
             for i, inner in zip(self.places, self.inner.param_groups, strict=True):
                 self.param_groups[i].update({k: v for k, v in inner.items() if k != "params"})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if self._built:
+            raise ValueError("ZeroOne shares its parameters out when it is built: give it all groups then")
+        super().add_param_group(param_group)
 
     def _is_mine(self, p: Tensor) -> bool:
         return self.by_rows or self.owners[p] == self.ranks.rank
@@ -144,7 +153,11 @@ class ZeroOne(torch.optim.Optimizer):
         for group, saved_group in zip(self.param_groups, saved_groups, strict=True):
             group.update({k: v for k, v in saved_group.items() if k not in ("params", "param_names")})
             for p, index in zip(group["params"], saved_group["params"], strict=True):
-                if p in self.parts and index in state_dict["state"] and self.inner is not None:
+                if p not in self.parts or self.inner is None:
+                    continue
+                if index not in state_dict["state"] and self.inner.state.get(self.parts[p]):
+                    raise ValueError(f"the state has nothing for parameter {index} of shape {tuple(p.shape)}")
+                if index in state_dict["state"]:
                     entries = state_dict["state"][index].items()
                     self.inner.state[self.parts[p]] = {key: self._imported(value, p) for key, value in entries}
 
