@@ -128,6 +128,7 @@ def restore_optimizer(
         configured = {
             "params",
             "initial_lr",
+            "initial_weight_decay",
             *optimizer.defaults,
             *(saved.keys() - group.keys() if other_class else ()),
         }

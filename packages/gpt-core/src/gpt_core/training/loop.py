@@ -13,6 +13,7 @@ from gpt_core.distributed import Distributed
 from gpt_core.training.accumulation import BatchPlan
 from gpt_core.training.losses import Loss
 from gpt_core.training.parallel import gradient_sync
+from gpt_core.training.schedules import GroupSchedules, Schedule
 from gpt_core.training.state import Hook, StepResult, TrainState
 from gpt_core.training.stop import StopRequest
 
@@ -26,23 +27,26 @@ def train(
     forward: nn.Module,
     *,
     loss: Loss,
-    schedule: Callable[[int], float],
+    schedule: Schedule,
     plan: BatchPlan,
     max_steps: int,
     distributed: Distributed,
     autocast: Callable[[], AbstractContextManager],
     hooks: Sequence[Hook] = (),
     max_nonfinite_steps: int = 20,
+    momentum_schedule: Schedule | None = None,
+    weight_decay_schedule: Schedule | None = None,
 ) -> TrainState:
     """Take optimizer steps until `state.step == max_steps`, a signal, or divergence.
 
     `forward` is `ModelWithLoss(state.model, loss)`, possibly compiled and spread over the ranks (`parallelize`).
     Gradients are those of the mean loss over every target of the step: all micro-steps, all ranks, whatever the number
-    of targets in each.
+    of targets in each. `schedule` and `weight_decay_schedule` multiply what each group of the optimizer was configured
+    with, `momentum_schedule` is the value itself.
     Hooks see every step; time spent in them is not step time. Raises `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
-    base_rates = [group.setdefault("initial_lr", group["lr"]) for group in state.optimizer.param_groups]
+    schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
     nonfinite_in_a_row = 0
     forward.train()
     with StopRequest() as stop:
@@ -61,11 +65,8 @@ def train(
                     f"step {state.step}: none of its {plan.tokens} targets counts; every one of them is masked"
                 )
 
-            factor = schedule(state.step)
-            for group, rate in zip(state.optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
-
-            result = StepResult(count=count, tokens=plan.tokens, lr=base_rates[0] * factor, data_seconds=data_seconds)
+            rate = schedules.set(state.step)
+            result = StepResult(count=count, tokens=plan.tokens, lr=rate, data_seconds=data_seconds)
             scale = distributed.world_size / count  # ranks are averaged; we want the sum
             for i, batch in enumerate(batches):
                 batch = batch.to(distributed.device, non_blocking=True)

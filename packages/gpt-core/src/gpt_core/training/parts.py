@@ -22,6 +22,7 @@ from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, resolve_dtype
+from gpt_core.training.schedules import Schedule, check_schedules
 from gpt_core.training.sharded_optimizer import build_optimizer
 from gpt_core.training.state import TrainState
 
@@ -44,7 +45,9 @@ class Parts:
     """Model and loss, compiled and wrapped: what is called each step."""
     not_compiled: str | None
     """Why torch.compile, where asked for, was not possible."""
-    schedule: Callable[[int], float]
+    schedule: Schedule
+    momentum_schedule: Schedule | None
+    weight_decay_schedule: Schedule | None
     state: TrainState
 
 
@@ -99,7 +102,11 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
 
     # what moves the weights
     optimizer = build_optimizer(config.component("optimizer"), model, strategy)
-    schedule = config.component("scheduler").build(max_steps=training.max_steps)
+    schedule, momentum, decay = (
+        factory and factory.build(max_steps=training.max_steps)
+        for factory in map(config.component, ("scheduler", "momentum_scheduler", "weight_decay_scheduler"))
+    )
+    check_schedules(optimizer, momentum, decay)
     scaler = config.component("scaler").build(grad_clip=training.grad_clip, dtype=dtype, device_type=ranks.device.type)
 
     torch.manual_seed(general.seed + ranks.rank)  # weights were drawn alike on every rank; dropout is not
@@ -118,5 +125,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         forward=forward,
         not_compiled=not_compiled,
         schedule=schedule,
+        momentum_schedule=momentum,
+        weight_decay_schedule=decay,
         state=state,
     )

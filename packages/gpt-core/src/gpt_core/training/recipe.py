@@ -34,6 +34,8 @@ SCHEMA: Mapping[str, type | Component] = {
     "loss": Component(),
     "optimizer": Component(args=1, runtime=frozenset({"zero", "process_group"})),
     "scheduler": Component(runtime=frozenset({"max_steps"})),
+    "momentum_scheduler": Component(runtime=frozenset({"max_steps"}), optional=True),
+    "weight_decay_scheduler": Component(runtime=frozenset({"max_steps"}), optional=True),
     "scaler": Component(runtime=frozenset({"grad_clip", "dtype", "device_type"})),
     "training": TrainingConfig,
     "eval": EvalConfig,

@@ -116,6 +116,11 @@ def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks:
             **config.component("optimizer").kwargs,
             "schedule": config.component("scheduler").path.rpartition(".")[2],
             **config.component("scheduler").kwargs,
+            **{
+                name: factory.path.rpartition(".")[2]
+                for name in ("momentum_scheduler", "weight_decay_scheduler")
+                if (factory := config.component(name)) is not None
+            },
             "grad_clip": training.grad_clip,
         },
         config=config.safe_tree,

@@ -57,6 +57,8 @@ def run(
             parts.forward,
             loss=parts.loss,
             schedule=parts.schedule,
+            momentum_schedule=parts.momentum_schedule,
+            weight_decay_schedule=parts.weight_decay_schedule,
             plan=parts.plan,
             max_steps=parts.state.step if only_look else training.max_steps,
             distributed=ranks,
