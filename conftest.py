@@ -1,0 +1,11 @@
+"""Where the environment forbids bytecode beside the sources, as containers do, tests keep it in the virtual
+environment: every process that a test starts would compile torch anew, for seconds."""
+
+import os
+import sys
+from pathlib import Path
+
+if sys.dont_write_bytecode and sys.pycache_prefix is None:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
