@@ -11,7 +11,8 @@ from typing import Any, Self
 class StopRequest:
     """Within the context, Ctrl-C and SIGTERM set `requested`, and the loop ends after the step it is in.
 
-    A second Ctrl-C interrupts at once. SIGTERM never does: torchrun sends one to every rank right after a Ctrl-C.
+    A second Ctrl-C interrupts at once. SIGTERM never does: torchrun sends one to every rank right after a Ctrl-C. It
+    also sends one after a failure; a rank that does not get to the end of its step then is ended by its `Alarm`.
     Outside the main thread, where Python delivers no signals, it stays False.
     """
 
