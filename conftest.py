@@ -1,10 +1,13 @@
-"""Where the environment forbids bytecode beside the sources, as containers do, tests keep it in the virtual
-environment: every process that a test starts would compile torch anew, for seconds."""
+"""How the tests of the workspace run: on one thread each, since several processes run them, and with bytecode.
+
+Where the environment forbids bytecode beside the sources, as containers do, it goes into the virtual environment: every
+process that a test starts would compile torch anew, for seconds."""
 
 import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 if sys.dont_write_bytecode and sys.pycache_prefix is None:
     sys.dont_write_bytecode = False
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / "bytecode")

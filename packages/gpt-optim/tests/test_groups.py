@@ -120,7 +120,7 @@ def test_wrappers_change_neither_names_nor_groups(wrap, one_process):
 def test_default_rules_are_the_same_under_wrappers(wrap, one_process):
     rules = default_rules(Tiny())
     assert default_rules(wrap(Tiny())) == rules
-    assert len(param_groups(wrap(Tiny()), rules)) == len(rules) == 3
+    assert len(param_groups(wrap(Tiny()), rules)) == len(rules) == 4
 
 
 def test_a_submodule_called_module_keeps_its_name():
