@@ -1,74 +1,13 @@
-"""A tiny corpus, a tiny configuration, and the apps run inside the test process or as their own."""
+"""A workbench for apps/pretrain, and processes that have imported torch already."""
 
-import os
-import random
-import runpy
-import subprocess
 import sys
 
 import pytest
 
-from gpt_data import prepare
+from workbench import Workbench
 from workspace import ROOT
 
 sys.path.append(str(ROOT / "packages/gpt-core/tests"))  # for forks.py
-
-WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
-
-TINY = """
-__include__: base.yaml
-general: {project_name: tiny, device: cpu, dtype: float32, threads: 1}
-data: {module_kwargs: {dataset: tiny}}
-model: {module_kwargs: {n_layer: 1, n_head: 2, n_embd: 16, dropout: 0.1}}
-scheduler: {module_kwargs: {warmup_iters: 2}}
-training: {context_length: 16, device_batch_size: 4, global_batch_size: 8, max_steps: 6}
-eval: {eval_every: 3, eval_iters: 2}
-logging: {log_every: 2, style: quiet}
-generate: {prompt: "a", max_new_tokens: 8}
-"""
-
-
-def process_environment(folder):
-    """Variables for an app's own process: one thread, data below `folder`."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "DATA_ROOT": str(folder / "data"), "PYTHONIOENCODING": "utf-8"}
-
-
-class Workbench:
-    """A folder with data/tiny, tiny.yaml and out/, and the pretrain app."""
-
-    def __init__(self, folder):
-        self.folder, self.out, self.config = folder, folder / "out", folder / "tiny.yaml"
-        self.data = folder / "data" / "tiny"
-        draw = random.Random(0)
-        text = folder / "text.txt"
-        text.write_text("\n".join(" ".join(draw.choices(WORDS, k=8)) for _ in range(200)))
-        prepare("text", [text], tokenizer="char", out=self.data, quiet=True)
-        self.config.write_text(TINY)
-
-    def arguments(self, *arguments, config=None):
-        return [str(config or self.config), f"--out_dir={self.out}", *map(str, arguments)]
-
-    def process(self, *arguments, config=None, launcher=()):
-        """Run the app as its own process; returns the finished process."""
-        command = [sys.executable, *launcher, str(ROOT / "apps/pretrain"), *self.arguments(*arguments, config=config)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=process_environment(self.folder), timeout=120, check=False
-        )
-
-    def pretrain(self, *arguments, config=None):
-        """Run the app here, and a second or two faster; returns the error message of `sys.exit`, or None."""
-        before, argv = dict(os.environ), sys.argv
-        sys.argv = ["apps/pretrain", *self.arguments(*arguments, config=config)]
-        os.environ.update(DATA_ROOT=str(self.folder / "data"))
-        try:
-            runpy.run_path(str(ROOT / "apps/pretrain"), run_name="__main__")
-        except SystemExit as end:
-            return end.code or None
-        finally:
-            sys.argv = argv
-            os.environ.clear()
-            os.environ.update(before)
-        return None
 
 
 def pytest_itemcollected(item):
@@ -86,6 +25,14 @@ def fork():
 
     forks.wait_for_server()
     return forks.fork
+
+
+@pytest.fixture(scope="session")
+def fork_ranks(fork):
+    """fork_ranks(folder, size, function, *arguments): several, as torchrun starts them."""
+    import forks
+
+    return forks.fork_ranks
 
 
 @pytest.fixture

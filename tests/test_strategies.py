@@ -1,26 +1,16 @@
-"""apps/pretrain on two ranks under every strategy, with every optimizer: the weights are those of one process.
+"""apps/pretrain on two ranks under every strategy, with every optimizer: the weights are those of one process."""
 
-The ranks fork from one process that has imported torch, and run the app ten times.
-"""
-
-import multiprocessing
-import os
 import shutil
-from functools import partial
 
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from safetensors.torch import load_file
 
+import exactly
 from gpt_core.checkpoint import find_checkpoint
-from gpt_optim import factories, newton_schulz
+from gpt_optim import factories
 
 STRATEGIES = ("zero1", "zero2", "fsdp")
 OPTIMIZERS = ("adamw", "muon", "normuon")
-WARM = ["torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp", "gpt_core.training.run"]
-multiprocessing.set_forkserver_preload(WARM)
 
 
 def options(optimizer):
@@ -32,26 +22,11 @@ def options(optimizer):
     return [*chosen, *(f"--optimizer.module_kwargs.{name}={value}" for name, value in exact.items())]
 
 
-def exact_products():
-    """Some processors multiply in bfloat16 by default; and the direct form rounds least."""
-    factories.ORTHOGONALIZERS["newton_schulz"] = partial(newton_schulz, dtype=torch.float32, form="direct")
-
-
-def rank_main(rank, workbench, jobs):
-    torch.set_num_threads(1)
-    exact_products()
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
-    os.environ.update({key: str(value) for key, value in place.items()}, TORCHELASTIC_USE_AGENT_STORE="True")
-    for port, arguments in jobs:
-        os.environ["MASTER_PORT"] = str(port)
-        assert workbench.pretrain(*arguments) is None
-
-
 @pytest.fixture(scope="module")
 def single(shared_workbench):
     """out/<optimizer>, by one process."""
     before = dict(factories.ORTHOGONALIZERS)
-    exact_products()
+    exactly.exact_products()
     for optimizer in OPTIMIZERS:
         assert shared_workbench.pretrain(f"--run_name={optimizer}", *options(optimizer)) is None
     yield shared_workbench.out
@@ -59,16 +34,16 @@ def single(shared_workbench):
 
 
 @pytest.fixture(scope="module")
-def runs(shared_workbench, single):
+def runs(shared_workbench, single, fork_ranks):
     """out/<optimizer>-<strategy>, by two ranks, and out/adamw-shared, which they continue after one process."""
     half_of(single / "adamw", "adamw-shared")
     jobs = [["--run_name=adamw-shared", "--init_from=resume", "--strategy=zero2", *options("adamw")]]
     for strategy in STRATEGIES:
         for optimizer in OPTIMIZERS:
             jobs.append([f"--run_name={optimizer}-{strategy}", f"--strategy={strategy}", *options(optimizer)])
-    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in jobs]
-    jobs = [(store.port, arguments) for store, arguments in zip(stores, jobs, strict=True)]
-    torch.multiprocessing.start_processes(rank_main, (shared_workbench, jobs), 2, start_method="forkserver")
+    for arguments in jobs:
+        ended = fork_ranks(shared_workbench.folder, 2, exactly.pretrain, shared_workbench, *arguments)
+        assert [rank.code for rank in ended] == [0, 0], (arguments, ended)
     return shared_workbench.out
 
 
