@@ -1,5 +1,6 @@
 """MuonAdamW against torch's optimizers, in bfloat16, compiled, and at the figures known from the GPT speedrun."""
 
+import warnings
 from functools import partial
 
 import pytest
@@ -245,3 +246,24 @@ def test_compiled_rules_take_any_number_of_shapes(monkeypatch):
         p.grad = torch.ones_like(p)
     optimizer.step()
     assert not any(torch.equal(p, q) for p, q in zip((*matrices, *others), before, strict=True))
+
+
+@pytest.mark.parametrize("fails", ["at once", "at the first step"])
+def test_without_a_compiler_the_rules_run_eagerly(monkeypatch, fails):
+    def no_compiler(*args, **kwargs):
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setattr(
+        torch, "compile", no_compiler if fails == "at once" else partial(torch.compile, backend=no_compiler)
+    )
+    eager, other = parameters((6, 4)), parameters((6, 4))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        optimizers = [Muon(eager), Muon(other, compile=True)]
+        for (p,), optimizer in zip((eager, other), optimizers, strict=True):
+            p.grad = random(6, 4)
+            optimizer.step()
+    for rule, warning in zip(("muon_direction", "subtract"), told, strict=True):
+        message = str(warning.message)
+        assert message.startswith(f"{rule} cannot be compiled, and runs eagerly: ") and "no compiler here" in message
+    torch.testing.assert_close(eager, other)

@@ -40,7 +40,7 @@ class MuonAdamW(torch.optim.Optimizer):
     every: update at every n-th step only; until then gradients add up in `.grad`, and `zero_grad` leaves them. They
         are no part of `state_dict()`: save after a multiple of `every` steps.
     orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
-    compile: compile the update rules; changing rates does not compile again.
+    compile: compile the update rules; changing rates does not compile again. Where torch cannot, they run eagerly.
 
     process_group: share state and work among these processes (ZeRO); None is one process. With gradients="local" each
     process has those of its own batches, and `step` averages them: no DistributedDataParallel (ZeRO-2). "averaged":

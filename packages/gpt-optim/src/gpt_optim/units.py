@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from functools import partial
 from math import prod
-from types import FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from gpt_optim import updates
 from gpt_optim.buckets import Bucket, Tensors, state_dtype
+from gpt_optim.compilation import maybe_compiled
 from gpt_optim.rows import SharedRows, Whole
 from gpt_optim.stacks import Stack
 
@@ -65,8 +65,8 @@ class MatrixUnit:
                 state[p]["low_bits"] = low
 
         constants = {"blocks": self.blocks, "factors": self.factors, "orthogonalize": orthogonalize}
-        self._direction = partial(_maybe_compiled(updates.muon_direction, compiled), **constants)
-        self._subtract = _maybe_compiled(updates.subtract, compiled)
+        self._direction = partial(maybe_compiled(updates.muon_direction, compiled), **constants)
+        self._subtract = maybe_compiled(updates.subtract, compiled)
 
     def update(self) -> None:
         self.bucket.update(self._direct, self._apply)
@@ -125,7 +125,7 @@ class AdamWUnit:
         self.state = state
         self.steps = [torch.zeros((), dtype=torch.float32) for _ in bucket.params]
         self._count_on(self.first[0].device if self.fused else torch.device("cpu"))
-        self._exact = _maybe_compiled(updates.adamw_exact, compiled)
+        self._exact = maybe_compiled(updates.adamw_exact, compiled)
 
     @property
     def fused(self) -> bool:
@@ -171,12 +171,3 @@ class AdamWUnit:
     def expected_bytes(self) -> int:
         width = torch.finfo(state_dtype(self.bucket.params[0])).bits // 8
         return 2 * width * self.bucket.num_weights_here + 4 * len(self.steps)
-
-
-def _maybe_compiled(function: FunctionType, compiled: bool) -> Callable:
-    """Compiled for one unit. Recompilations are counted, and limited to 8, per code object: each unit has its own."""
-    if not compiled:
-        return function
-    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-    own.__kwdefaults__ = function.__kwdefaults__
-    return torch.compile(own, fullgraph=True, dynamic=False)
