@@ -59,6 +59,9 @@ run_dir=""
 mapfile -t extra < <(printf '%s' "${many[sbatch]}")
 mapfile -t mounts < <(printf '%s' "${many[mount]}")
 
+[[ ${flag[dry-run]} ]] || command -v sbatch >/dev/null ||
+  fail "there is no sbatch here: submit on a machine of the cluster, or look first with --dry-run"
+
 resources=(--nodes="${option[nodes]}" --ntasks-per-node="${option[tasks-per-node]}")
 ((option[gpus-per-node] == 0)) || resources+=(--gpus-per-node="${option[gpus-per-node]}")
 [[ ! ${option[cpus-per-task]} ]] || resources+=(--cpus-per-task="${option[cpus-per-task]}")

@@ -9,6 +9,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gpt_core import failure
 from gpt_core.distributed import distributed
+from gpt_core.training.stop import StopRequest
 
 
 def work(ranks, steps, at_step=lambda step: None):
@@ -44,14 +45,20 @@ def main(case):
         work(ranks, 1000)
 
 
-def restart(folder):
-    """As torchrun's agent: rank 1 fails once, and the second attempt succeeds."""
+def torchrun(folder, max_restarts, entry):
+    """As torchrun's agent does."""
     logs = DefaultLogsSpecs(folder / "logs", redirects=Std.ERR)
     config = LaunchConfig(
-        1, 1, nproc_per_node=2, max_restarts=1, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="x",
+        1, 1, nproc_per_node=2, max_restarts=max_restarts, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id="x",
         start_method="fork", logs_specs=logs,
     )  # fmt: skip
-    elastic_launch(config, attempt)(folder)
+    elastic_launch(config, entry)(folder)
+
+
+def killed_below_torchrun(folder):
+    """Rank 1 is killed while rank 0 waits for it in a collective, and torchrun ends rank 0 with SIGTERM."""
+    with distributed("cpu") as ranks, StopRequest():
+        work(ranks, 1000, killed if ranks.rank == 1 else lambda step: None)
 
 
 def attempt(folder):

@@ -44,13 +44,20 @@ def test_a_killed_rank_ends_the_others(three):
 
 
 def test_torchrun_starts_again_and_the_launch_keeps_its_name(tmp_path, fork):
-    done = fork(tmp_path, fault_worker.restart, tmp_path, timeout=100)
+    done = fork(tmp_path, fault_worker.torchrun, tmp_path, 1, fault_worker.attempt, timeout=100)
     assert done.code == 0, done.stderr
     printed = [path.read_text() for path in sorted((tmp_path / "logs").glob("**/stderr.log"))]
     assert printed == ["", "error: rank 1 failed: ValueError: no such luck\n", "", ""], "of both attempts"
     names = {path.name: path.read_text() for path in tmp_path.glob("attempt_*")}
     assert sorted(names) == ["attempt_0_0", "attempt_0_1", "attempt_1_0", "attempt_1_1"]
     assert set(names.values()) == {"torchrun x"}
+
+
+def test_below_torchrun_the_rank_that_is_left_says_who_was_killed(tmp_path, fork):
+    done = fork(tmp_path, fault_worker.torchrun, tmp_path, 0, fault_worker.killed_below_torchrun, timeout=100)
+    assert done.code != 0
+    (printed,) = [path.read_text() for path in (tmp_path / "logs").glob("**/0/stderr.log")]
+    assert printed == "error: rank 0 lost contact with rank 1, which was killed or whose machine is gone\n"
 
 
 # --- the run that a restarted launch continues -------------------------------------------------------------------

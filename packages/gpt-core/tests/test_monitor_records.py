@@ -191,7 +191,7 @@ def test_report_holds_real_numbers_in_order(info):
     assert rows["Parallelism"] == "DDP"
     assert rows["Learning rate"] == "0.001" and "Warmup" not in rows
     assert rows["Hardware peak"].startswith("n/a") and rows["Tokens/s at 50 % MFU"] == "n/a"
-    assert rows["group"] == "804,096 (804.1k) in 27 tensors, decay 0.01"
+    assert rows["group"] == "804,096 (804.1k) in 27 tensors, rate 0.001, decay 0.01"
     assert report.splitlines()[0] == "=" * 80
 
 

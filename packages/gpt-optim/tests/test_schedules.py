@@ -118,6 +118,12 @@ def test_weight_decay_falls_to_zero():
     assert [cosine(step) for step in (0, 2, 4, 8, 9)] == pytest.approx([1.0, 0.853553, 0.5, 0.0, 0.0])
 
 
+def test_a_short_run_of_nanogpts_schedule_is_all_warm_up():
+    """A few steps of a long configuration, to see whether it runs."""
+    short = schedules.nanogpt(6e-4, 6e-5, warmup_iters=2000, max_steps=100)
+    assert [short(0), short(99)] == pytest.approx([1 / 2001, 100 / 2001])
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -131,7 +137,7 @@ def test_weight_decay_falls_to_zero():
         (lambda: schedules.warmup_stable_decay(max_steps=5, shape="step"), "linear, cosine, sqrt, got 'step'"),
         (lambda: schedules.lr_range_test(max_steps=0), "max_steps"),
         (lambda: schedules.nanogpt(1e-3, 2e-3, 1, 10), "min_lr"),
-        (lambda: schedules.nanogpt(1e-3, 1e-4, 10, 10), "warmup_iters"),
+        (lambda: schedules.nanogpt(1e-3, 1e-4, 10, 20, lr_decay_iters=10), "warmup_iters"),
         (lambda: schedules.stages(10, factors=(1.0, 0.0)), "factors must be positive"),
         (lambda: schedules.stages(10, factors=(1.0, 2.0), boundaries=(3, 5)), "2 factors need 1 of them, got"),
         (lambda: schedules.stages(10, factors=(1.0, 2.0, 3.0), boundaries=(5, 3)), "increasing"),

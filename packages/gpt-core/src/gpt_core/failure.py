@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ class Alarm:
     def explain(self, error: BaseException) -> str:
         """What ended the run, in a sentence: `error`, or what another rank had reported before."""
         if self._ours is None:
+            _ignore_termination()
             lost = isinstance(error, RuntimeError) and any(word in str(error) for word in LOST)
             failed = f"rank {self.rank} failed: {type(error).__name__}: {error}"
             text = self._loss_of("another rank") if lost else failed
@@ -95,3 +97,9 @@ class Alarm:
             return self.store.check([FIRST])
         except RuntimeError:
             return True
+
+
+def _ignore_termination() -> None:
+    """torchrun sends SIGTERM a tenth of a second after it misses a rank; this one is ending, and has to say why."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -136,21 +136,22 @@ def nanogpt(
     """nanoGPT's schedule: warm-up (step+1)/(w+1), cosine down to `min_lr` at `lr_decay_iters`, `min_lr` afterwards.
 
     `learning_rate` is the base rate that `min_lr` is relative to; `lr_decay_iters` is `max_steps` unless given.
-    Without `decay_lr` the rate is constant, as for nanoGPT's finetuning.
+    A run of no more than `warmup_iters` steps is all warm-up. Without `decay_lr` the rate is constant, as for nanoGPT's
+    finetuning.
     """
     if not decay_lr:
         return lambda step: 1.0
     decay_iters = max_steps if lr_decay_iters is None else lr_decay_iters
     if not learning_rate > 0 or not 0 <= min_lr <= learning_rate:
         raise ValueError(f"need 0 <= min_lr <= learning_rate, got min_lr={min_lr}, learning_rate={learning_rate}")
-    if not 0 <= warmup_iters < decay_iters:
-        raise ValueError(f"need 0 <= warmup_iters < lr_decay_iters={decay_iters}, got warmup_iters={warmup_iters}")
+    if warmup_iters < 0 or (lr_decay_iters is not None and warmup_iters >= lr_decay_iters):
+        raise ValueError(f"need 0 <= warmup_iters < lr_decay_iters={lr_decay_iters}, got warmup_iters={warmup_iters}")
     floor = min_lr / learning_rate
 
     def schedule(step: int) -> float:
         if step < warmup_iters:
             return (step + 1) / (warmup_iters + 1)
-        if step > decay_iters:
+        if step >= decay_iters:
             return floor
         progress = (step - warmup_iters) / (decay_iters - warmup_iters)
         return floor + DECAYS["cosine"](progress) * (1.0 - floor)

@@ -19,8 +19,8 @@ from gpt_core.checkpoint.model_file import clean_name
 SEPARATOR = "/"  # never part of a parameter name
 ADAM = {"exp_avg", "exp_avg_sq", "step"}
 SAME_OPTIMIZER = (
-    "resume with the optimizer and the parallel.strategy it was saved with, or start a new run from its weights "
-    "(init_from=PATH)"
+    "resume with the optimizer that it was saved with (optimizer.module in the run's config.yaml), or start a new run "
+    "from its weights (init_from=PATH)"
 )
 
 

@@ -181,7 +181,8 @@ def _training_rows(info: StartupInfo) -> Rows:
         for group in info.optimizer.get("param_groups", []):
             yield (
                 "  group",
-                f"{_both(group['params'])} in {group['tensors']} tensors, decay {group.get('weight_decay', 0)}",
+                f"{_both(group['params'])} in {group['tensors']} tensors{f', {kind}' if (kind := group.get('kind')) else ''}, "
+                f"rate {group.get('lr', 0):g}, decay {group.get('weight_decay', 0)}",
             )
     for name, value in info.training.items():
         if value is not None:
