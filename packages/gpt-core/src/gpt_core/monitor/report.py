@@ -179,11 +179,9 @@ def _training_rows(info: StartupInfo) -> Rows:
     if info.optimizer:
         yield "Optimizer", str(info.optimizer.get("type", "?"))
         for group in info.optimizer.get("param_groups", []):
-            yield (
-                "  group",
-                f"{_both(group['params'])} in {group['tensors']} tensors{f', {kind}' if (kind := group.get('kind')) else ''}, "
-                f"rate {group.get('lr', 0):g}, decay {group.get('weight_decay', 0)}",
-            )
+            kind = f", {group['kind']}" if "kind" in group else ""
+            rates = f"rate {group.get('lr', 0):g}, decay {group.get('weight_decay', 0)}"
+            yield "  group", f"{_both(group['params'])} in {group['tensors']} tensors{kind}, {rates}"
     for name, value in info.training.items():
         if value is not None:
             yield _label(name), f"{value:g}" if isinstance(value, float) else str(value)
