@@ -26,8 +26,9 @@ if [[ $python ]]; then # its dependencies, but the packages of the staged source
   packages=("$source_dir"/packages/*/src)
   variables+=(PYTHONPATH="$(IFS=: && echo "${packages[*]}")${PYTHONPATH:+:$PYTHONPATH}")
 else # in the pod, not on the volume, where pods would write it at the same time
-  python=/tmp/gpt-venv/bin/python
-  run env UV_PROJECT_ENVIRONMENT=/tmp/gpt-venv uv sync --locked --no-dev --project "$source_dir"
+  environment=${TMPDIR:-/tmp}/gpt-venv
+  python=$environment/bin/python
+  run env UV_PROJECT_ENVIRONMENT="$environment" uv sync --locked --no-dev --project "$source_dir"
 fi
 
 # Every pod looks by itself, before any of them can have saved a new one.
