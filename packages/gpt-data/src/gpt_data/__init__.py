@@ -1,6 +1,7 @@
 """Tokenizers, token shards and loaders for GPT training."""
 
 from .batch import Batch as Batch
+from .dataset import Boundary as Boundary
 from .dataset import DatasetInfo as DatasetInfo
 from .dataset import ShardInfo as ShardInfo
 from .dataset import SplitInfo as SplitInfo

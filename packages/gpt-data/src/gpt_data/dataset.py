@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,22 @@ class ShardInfo:
     """Name inside the dataset folder."""
     tokens: int
     sha256: str
+    """Of the whole file."""
+    offset: int = 0
+    """Bytes before the first id: 1024 in the speedrun's files, which begin with a header."""
+    mask: str | None = None
+    """Name of the file that holds one byte per id: 1 where the id counts as a target, 0 where it does not."""
+    mask_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """How a stream shows where its documents are."""
+
+    id: int
+    """The token between them."""
+    at: Literal["start", "end"]
+    """`start`: every document begins with it (the speedrun, chat); `end`: every document ends with it (nanoGPT)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class DatasetInfo:
     """Where the text came from: description, license, number of documents, sha256."""
     options: dict[str, Any]
     """What the user could have chosen otherwise: tokenizer, vocab_size."""
+    boundary: Boundary | None = None
+    """None: one continuous text."""
 
     @property
     def tokenizer_dir(self) -> Path:
@@ -82,11 +100,23 @@ class DatasetInfo:
 
     def stream(self, split: str) -> TokenStream:
         """The tokens of one split, in order."""
+        shards = self._shards(split)
+        paths = [self.path / shard.file for shard in shards]
+        tokens, offsets = [shard.tokens for shard in shards], [shard.offset for shard in shards]
+        return TokenStream(paths, tokens, DTYPES[self.dtype], offsets)
+
+    def mask_stream(self, split: str) -> TokenStream | None:
+        """uint8, one for each token of `stream(split)`: 1 where it counts as a target. None: all of them count."""
+        shards = self._shards(split)
+        paths = [self.path / shard.mask for shard in shards if shard.mask is not None]
+        if not paths:
+            return None
+        return TokenStream(paths, [shard.tokens for shard in shards], np.dtype(np.uint8))
+
+    def _shards(self, split: str) -> tuple[ShardInfo, ...]:
         if split not in self.splits:
             raise DatasetError(f"{self.path}: has no split {split!r}, only {', '.join(self.splits)}.")
-        shards = self.splits[split].shards
-        paths = [self.path / shard.file for shard in shards]
-        return TokenStream(paths, [shard.tokens for shard in shards], DTYPES[self.dtype])
+        return self.splits[split].shards
 
     def save(self) -> None:
         """Write `dataset.json`: the last file of a folder under construction."""
@@ -100,18 +130,22 @@ class DatasetInfo:
                 self._verify_shard(shard)
 
     def _verify_shard(self, shard: ShardInfo) -> None:
-        path, digest = self.path / shard.file, hashlib.sha256()
-        stream = TokenStream([path], [shard.tokens], DTYPES[self.dtype])
+        path = self.path / shard.file
+        stream = TokenStream([path], [shard.tokens], DTYPES[self.dtype], [shard.offset])
         for position in range(0, shard.tokens, VERIFY_TOKENS):
-            ids = np.empty(min(VERIFY_TOKENS, shard.tokens - position), stream.dtype)
-            stream.read_into(ids, position)
-            check_ids(ids, self.vocab_size, str(path))
-            digest.update(ids.data)
-        if digest.hexdigest() != shard.sha256:
-            raise DatasetError(
-                f"{path}: sha256 is {digest.hexdigest()}, {DESCRIPTION_FILE} says {shard.sha256}. The file was "
-                f"changed. {AGAIN}"
-            )
+            check_ids(stream.read(position, min(VERIFY_TOKENS, shard.tokens - position)), self.vocab_size, str(path))
+        _check_sha256(path, shard.sha256)
+        if shard.mask is not None and shard.mask_sha256 is not None:
+            _check_sha256(self.path / shard.mask, shard.mask_sha256)
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    with open(path, "rb") as file:
+        got = hashlib.file_digest(file, "sha256").hexdigest()
+    if got != expected:
+        raise DatasetError(
+            f"{path}: sha256 is {got}, {DESCRIPTION_FILE} says {expected}. The file was changed. {AGAIN}"
+        )
 
 
 def check_ids(ids: np.ndarray, vocab_size: int, where: str) -> None:
@@ -160,6 +194,7 @@ def _parse(folder: Path, content: dict[str, Any]) -> DatasetInfo:
         splits=splits,
         source=content["source"],
         options=content["options"],
+        boundary=Boundary(**boundary) if (boundary := content.get("boundary")) else None,
     )
 
 
@@ -168,19 +203,26 @@ def _parse_split(path: Path, name: str, content: dict[str, Any]) -> SplitInfo:
     split = SplitInfo(content["tokens"], content["bytes"], content["documents"], shards)
     if (total := sum(shard.tokens for shard in shards)) != split.tokens:
         raise DatasetError(f"{path}: the shards of {name!r} have {total} tokens, expected {split.tokens}. {AGAIN}")
-    for shard in shards:
-        if Path(shard.file).name != shard.file:
-            raise DatasetError(f"{path}: shard {shard.file!r} is outside the dataset folder. {AGAIN}")
+    for file in (file for shard in shards for file in (shard.file, shard.mask) if file is not None):
+        if Path(file).name != file:
+            raise DatasetError(f"{path}: shard {file!r} is outside the dataset folder. {AGAIN}")
+    if len({shard.mask is None for shard in shards}) > 1:
+        raise DatasetError(f"{path}: some shards of {name!r} have a mask and some have none. {AGAIN}")
     return split
 
 
 def _check_size(info: DatasetInfo, shard: ShardInfo) -> None:
-    path, expected = info.path / shard.file, shard.tokens * DTYPES[info.dtype].itemsize
+    expected = shard.offset + shard.tokens * DTYPES[info.dtype].itemsize
+    _check_file(info.path / shard.file, expected, f"{shard.tokens} ids of {info.dtype}")
+    if shard.mask is not None:
+        _check_file(info.path / shard.mask, shard.tokens, f"a byte for each of {shard.tokens} ids")
+
+
+def _check_file(path: Path, expected: int, meaning: str) -> None:
     if not path.is_file():
         raise DatasetError(f"{path}: is missing, expected {expected} bytes. {AGAIN}")
     if (got := path.stat().st_size) != expected:
         found = "is empty" if got == 0 else f"has {got} bytes"
         raise DatasetError(
-            f"{path}: {found}, expected {expected} bytes ({shard.tokens} ids of {info.dtype}). It is truncated or has "
-            f"another dtype. {AGAIN}"
+            f"{path}: {found}, expected {expected} bytes ({meaning}). It is truncated or has another dtype. {AGAIN}"
         )

@@ -25,31 +25,43 @@ MAX_OPEN_FILES = 64
 class TokenStream:
     """The concatenation of token shards, addressed by token position.
 
-    paths: flat little-endian files; tokens: the number of ids that each holds; dtype: `<u2` or `<u4`.
+    paths: flat little-endian files; tokens: the number of ids that each holds; dtype: `<u2` or `<u4` (`u1` for masks);
+    offsets: bytes before the first id of each file (default: none).
     """
 
-    def __init__(self, paths: Sequence[Path], tokens: Sequence[int], dtype: np.dtype) -> None:
-        assert len(paths) == len(tokens)
+    def __init__(
+        self, paths: Sequence[Path], tokens: Sequence[int], dtype: np.dtype, offsets: Sequence[int] | None = None
+    ) -> None:
+        offsets = [0] * len(paths) if offsets is None else offsets
+        assert len(paths) == len(tokens) == len(offsets)
         self.paths = tuple(paths)
         self.dtype = dtype
-        self._starts = [0, *itertools.accumulate(tokens)]
+        self.starts = (0, *itertools.accumulate(tokens))
+        """Position of the first token of each file, and the length of the stream."""
+        self._offsets = tuple(offsets)
         self._files: OrderedDict[int, int] = OrderedDict()  # shard -> file descriptor, least recently used first
         weakref.finalize(self, _close_all, self._files)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self.starts[-1]
+
+    def read(self, position: int, count: int) -> np.ndarray:
+        """`count` ids from `position` on."""
+        ids = np.empty(count, self.dtype)
+        self.read_into(ids, position)
+        return ids
 
     def read_into(self, row: np.ndarray, position: int) -> None:
         """Fill `row` (contiguous, of this stream's dtype) with the ids from `position` on; never wraps."""
         assert position >= 0 and position + len(row) <= len(self), "read past the end of the token stream"
-        shard = bisect.bisect_right(self._starts, position) - 1
+        shard = bisect.bisect_right(self.starts, position) - 1
         while len(row):
-            count = min(len(row), self._starts[shard + 1] - position)
-            self._read_shard(shard, row[:count], position - self._starts[shard])
+            count = min(len(row), self.starts[shard + 1] - position)
+            self._read_shard(shard, row[:count], position - self.starts[shard])
             row, position, shard = row[count:], position + count, shard + 1
 
     def _read_shard(self, shard: int, row: np.ndarray, offset: int) -> None:
-        view, at = row.data.cast("B"), offset * self.dtype.itemsize
+        view, at = row.data.cast("B"), self._offsets[shard] + offset * self.dtype.itemsize
         while view:
             got = _read_at(self._file(shard), view, at)
             if got == 0:

@@ -1,6 +1,8 @@
 """Loaders: infinite iterators of `Batch` with `state_dict()/load_state_dict()`."""
 
 from .base import Loader as Loader
+from .prefetch import Prefetch as Prefetch
+from .prefetch import prefetched as prefetched
 from .random_windows import RandomWindows as RandomWindows
 from .random_windows import TiledWindows as TiledWindows
 from .random_windows import random_windows as random_windows

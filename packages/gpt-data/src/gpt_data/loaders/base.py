@@ -1,32 +1,41 @@
-"""What all loaders share: shapes, the cursor, its state, and the check of ids."""
+"""What all loaders share: an endless iterator of batches, and a state that says to which stream it belongs."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..batch import Batch
-from ..dataset import DatasetInfo, check_ids
-from ..errors import DatasetError
+from ..dataset import check_ids
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+IGNORED = -1
+"""Target of a position that the loss leaves out."""
 
 
-class Loader:
-    """An infinite iterator of batches whose whole state is the number of batches handed out.
+class Rows(NamedTuple):
+    """What a batch is made of. B: device_batch_size, T: context_length."""
 
-    A subclass says in `_fill` which tokens belong to batch k: a pure function of (dataset, seed, rank, k). So a
-    state is a few bytes, the same on every rank, and resuming costs nothing. Where row i of all ranks together does not
-    depend on how many ranks there are, a run may resume on another number of them.
-    B = device_batch_size rows, T = context_length; all ranks together yield world_size·B rows per step.
+    ids: np.ndarray
+    """(B, T+1), the dtype of the shards or int64."""
+    mask: np.ndarray | None = None
+    """(B, T+1) uint8: 1 where the id counts as a target; None: all of them do."""
+
+
+class Loader(ABC):
+    """An endless iterator of `Batch` with `state_dict()/load_state_dict()`.
+
+    Everything it yields is a function of (dataset, seed, rank, world size) and of how much was handed out before. A
+    state is JSON-able, equal on every rank, and describes batches already handed out. A state of another stream, or
+    one that this number of ranks cannot continue exactly, is a ValueError.
+    B = device_batch_size rows, T = context_length; all ranks together take world_size·B rows per batch.
     """
 
     def __init__(
         self,
-        dataset: DatasetInfo,
-        split: str,
         context_length: int,
         device_batch_size: int,
         rank: int = 0,
@@ -40,76 +49,76 @@ class Loader:
             )
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in [0, world_size), got rank {rank} of {world_size}.")
-        self.dataset, self.split = dataset, split
         self.context_length, self.device_batch_size = context_length, device_batch_size
         self.rank, self.world_size, self.seed = rank, world_size, seed
-        self._stream = dataset.stream(split)
-        self._batches = 0
-        if len(self._stream) <= context_length:
-            raise DatasetError(
-                f"{dataset.path}: split {split!r} has {len(self._stream)} tokens, a context of {context_length} "
-                "needs at least one more than that. Use a shorter context_length or more text."
-            )
 
     @property
-    def batches_per_epoch(self) -> int:
-        """Batches that each rank hands out in one epoch; the subclass says what an epoch covers."""
-        raise NotImplementedError
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Ids are below this; checked for every batch."""
 
-    def _fill(self, ids: np.ndarray, batch: int) -> None:
-        """Write the ids of batch number `batch` into `ids` (B, T+1), of the shards' dtype."""
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What errors call the data, e.g. a path and a split."""
+
+    @property
+    @abstractmethod
+    def batches_per_epoch(self) -> int:
+        """Batches that each rank hands out in one epoch; the class says what an epoch covers."""
+
+    @property
+    def batch_shape(self) -> tuple[int, int]:
+        """Of `Batch.inputs`. Loaders of packed documents hand out one row of B·T tokens."""
+        return self.device_batch_size, self.context_length
+
+    @abstractmethod
+    def next_rows(self) -> Rows:
+        """The rows of the next batch; what `__next__` makes tensors of and a mixture takes its rows from."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state that describes the batches already handed out; equal on every rank."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after what `state` describes. ValueError if it belongs to another stream."""
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        import torch  # here, so that preparing data does not wait seconds for it
+        rows = self.next_rows()
+        check_ids(rows.ids, self.vocab_size, self.where)
+        return to_batch(rows)
 
-        ids = np.empty((self.device_batch_size, self.context_length + 1), self._stream.dtype)
-        self._fill(ids, self._batches)
-        check_ids(ids, self.dataset.vocab_size, f"{self.dataset.path}, split {self.split!r}")
-        self._batches += 1
-        inputs, targets = ids[:, :-1].astype(np.int64), ids[:, 1:].astype(np.int64)
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
+    def identity(self) -> dict[str, Any]:
+        """What makes the stream what it is, part of every state. A stream that depends on the ranks adds them."""
+        return {
+            "version": STATE_VERSION,
+            "loader": type(self).__name__,
+            "context_length": self.context_length,
+            "seed": self.seed,
+        }
 
-    def state_dict(self) -> dict[str, Any]:
-        """JSON-able state that describes the batches already handed out; equal on every rank."""
-        return {"rows": self._batches * self._rows_per_batch, **self._identity()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the rows that `state` describes. ValueError if it belongs to another stream."""
-        for key, expected in self._identity().items():
+    def check_identity(self, state: dict[str, Any]) -> None:
+        """ValueError naming the first thing in which `state` belongs to another stream than this loader's."""
+        for key, expected in self.identity().items():
             if state.get(key) != expected:
                 raise ValueError(
                     f"this loader state has {key} = {state.get(key)!r}, the loader has {expected!r}. "
                     f"Resume with the same {key.replace('_', ' ')}, or start the data from the beginning."
                 )
-        if not isinstance(rows := state.get("rows"), int) or rows < 0:
-            raise ValueError(f"this loader state has rows = {rows!r}, expected how many were handed out.")
-        if rows % self._rows_per_batch:
-            raise ValueError(
-                f"this loader state is after {rows} rows, which {self.world_size} ranks with batches of "
-                f"{self.device_batch_size} do not reach. Resume with a number of ranks and a device_batch_size whose "
-                "product divides it."
-            )
-        self._batches = rows // self._rows_per_batch
 
-    @property
-    def _rows_per_batch(self) -> int:
-        """Rows that all ranks together take at once."""
-        return self.world_size * self.device_batch_size
 
-    def _identity(self) -> dict[str, Any]:
-        """What makes the stream of rows what it is. A loader whose stream depends on the ranks adds them."""
-        return {
-            "version": STATE_VERSION,
-            "loader": type(self).__name__,
-            "dataset": self.dataset.digest,
-            "split": self.split,
-            "context_length": self.context_length,
-            "seed": self.seed,
-        }
+def to_batch(rows: Rows) -> Batch:
+    """(B, T+1) ids -> inputs and targets (B, T) int64; masked targets become -1."""
+    import torch  # here, so that preparing data does not wait seconds for it
+
+    inputs, targets = rows.ids[:, :-1].astype(np.int64), rows.ids[:, 1:].astype(np.int64)
+    if rows.mask is not None:
+        targets[rows.mask[:, 1:] == 0] = IGNORED
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(targets))
 
 
 def draw(seed: int, first: int, count: int, limit: int, stream: int = 0) -> list[int]:

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..locate import open_dataset
-from .base import Loader, draw
+from ..shards import TokenStream
+from .base import draw
+from .prefetch import prefetched
+from .shard_loader import IndexedLoader, LossOn
 from .splits import Splits
 
 
@@ -20,22 +23,26 @@ def random_windows(
     world_size: int = 1,
     seed: int = 1337,
     data_root: str | Path | None = None,
+    loss_on: LossOn = "mask",
+    prefetch: int = 2,
 ) -> Splits:
     """Random windows for training, fixed windows that tile the split for evaluation.
 
     dataset: a name below `data_root` (`stdlib` is prepared on first use) or the path of a dataset folder.
     context_length: T; device_batch_size: B rows per rank and batch.
     data_root: default `$DATA_ROOT`, else `./data`.
+    loss_on: `mask` trains on what the dataset's mask counts, where it has one, `all` on every token.
+    prefetch: training batches that a thread makes ahead; 0: none, each is made when it is asked for.
     """
     info = open_dataset(dataset, data_root)
     shape = (context_length, device_batch_size, rank, world_size)
-    train = RandomWindows(info, "train", *shape, seed=seed)
-    val = TiledWindows(info, "val", *shape)
-    test = TiledWindows(info, "test", *shape) if "test" in info.splits else None
-    return Splits(train=train, val=val, test=test, dataset=info)
+    train = RandomWindows(info, "train", *shape, seed=seed, loss_on=loss_on)
+    val = TiledWindows(info, "val", *shape, loss_on=loss_on)
+    test = TiledWindows(info, "test", *shape, loss_on=loss_on) if "test" in info.splits else None
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
 
 
-class RandomWindows(Loader):
+class RandomWindows(IndexedLoader):
     """B windows per batch, starts uniform over the whole split, drawn anew from (seed, rank, batch number).
 
     An epoch has as many tokens, over all ranks, as the split; which ones is chance.
@@ -46,14 +53,14 @@ class RandomWindows(Loader):
         per_step = self.world_size * self.device_batch_size * self.context_length
         return -(-len(self._stream) // per_step)
 
-    def _fill(self, ids: np.ndarray, batch: int) -> None:
+    def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
         first = (batch * self.world_size + self.rank) * len(ids)
         starts = draw(self.seed, first, len(ids), len(self._stream) - self.context_length)
         for row, start in zip(ids, starts, strict=True):
-            self._stream.read_into(row, start)
+            stream.read_into(row, start)
 
 
-class TiledWindows(Loader):
+class TiledWindows(IndexedLoader):
     """Windows that touch, in a fixed shuffled order: in an epoch all ranks together see every token as a target once.
 
     Left out are the first token and a rest shorter than a window.
@@ -73,7 +80,7 @@ class TiledWindows(Loader):
     def batches_per_epoch(self) -> int:
         return -(-len(self._starts) // (self.world_size * self.device_batch_size))
 
-    def _fill(self, ids: np.ndarray, batch: int) -> None:
+    def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
         first = (batch * self.world_size + self.rank) * len(ids)
         for row, index in zip(ids, range(first, first + len(ids)), strict=True):
-            self._stream.read_into(row, int(self._starts[index % len(self._starts)]))
+            stream.read_into(row, int(self._starts[index % len(self._starts)]))

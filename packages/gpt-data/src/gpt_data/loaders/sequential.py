@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..locate import open_dataset
-from .base import Loader, draw
+from ..shards import TokenStream
+from .base import draw
+from .prefetch import prefetched
+from .shard_loader import IndexedLoader, LossOn
 from .splits import Splits
 
 
@@ -21,6 +24,8 @@ def sequential(
     seed: int = 1337,
     data_root: str | Path | None = None,
     shuffle: bool = False,
+    loss_on: LossOn = "mask",
+    prefetch: int = 2,
 ) -> Splits:
     """Contiguous runs for training and evaluation; arguments as for `random_windows`.
 
@@ -28,13 +33,13 @@ def sequential(
     """
     info = open_dataset(dataset, data_root)
     shape = (context_length, device_batch_size, rank, world_size)
-    train = SequentialRuns(info, "train", *shape, seed=seed, shuffle=shuffle)
-    val = SequentialRuns(info, "val", *shape)
-    test = SequentialRuns(info, "test", *shape) if "test" in info.splits else None
-    return Splits(train=train, val=val, test=test, dataset=info)
+    train = SequentialRuns(info, "train", *shape, seed=seed, loss_on=loss_on, shuffle=shuffle)
+    val = SequentialRuns(info, "val", *shape, loss_on=loss_on)
+    test = SequentialRuns(info, "test", *shape, loss_on=loss_on) if "test" in info.splits else None
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
 
 
-class SequentialRuns(Loader):
+class SequentialRuns(IndexedLoader):
     """A batch is B·T+1 tokens from a cursor on, cut into B rows of T; the cursor wraps at the end of the split.
 
     With N tokens the split has L = N-T+1 places for a row, rank r of W starts at int((L-1)·r/W), and an epoch is
@@ -57,18 +62,18 @@ class SequentialRuns(Loader):
             return draw(self.seed, batch, 1, self._places, stream=self.rank)[0]
         return (self._offset + batch * self.device_batch_size * self.context_length) % len(self._stream)
 
-    def _fill(self, ids: np.ndarray, batch: int) -> None:
+    def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
         run = np.empty(ids.shape[0] * self.context_length + 1, ids.dtype)
-        self._read_wrapped(run, self.start(batch))
+        self._read_wrapped(stream, run, self.start(batch))
         ids[:, :-1] = run[:-1].reshape(len(ids), self.context_length)
         ids[:, -1] = run[self.context_length :: self.context_length]
 
-    def _read_wrapped(self, run: np.ndarray, position: int) -> None:
+    def _read_wrapped(self, stream: TokenStream, run: np.ndarray, position: int) -> None:
         while len(run):
             count = min(len(run), len(self._stream) - position)
-            self._stream.read_into(run[:count], position)
+            stream.read_into(run[:count], position)
             run, position = run[count:], 0
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         layout = {"world_size": self.world_size, "device_batch_size": self.device_batch_size}
-        return {**super()._identity(), **layout, "shuffle": self.shuffle}
+        return {**super().identity(), **layout, "shuffle": self.shuffle}

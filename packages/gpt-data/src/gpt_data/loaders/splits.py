@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from ..dataset import DatasetInfo
+from ..tokenizers import Tokenizer
 from .base import Loader
+
+
+class Corpus(Protocol):
+    """What a training run asks of its data beside batches: a `DatasetInfo`, or what stands for one without a folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path | None: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def digest(self) -> str:
+        """Differs if any id differs."""
+        ...
+
+    def load_tokenizer(self) -> Tokenizer: ...
+
+    def bytes_per_token(self, split: str) -> float | None:
+        """Turns nats per token into bits per byte; None where tokens stand for no text."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -15,4 +41,4 @@ class Splits:
     train: Loader
     val: Loader
     test: Loader | None
-    dataset: DatasetInfo
+    dataset: Corpus

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset import DTYPES, TOKENIZER_FOLDER, VERIFY_TOKENS, DatasetInfo, ShardInfo, SplitInfo, check_ids
+from ..dataset import DTYPES, TOKENIZER_FOLDER, VERIFY_TOKENS, Boundary, DatasetInfo, ShardInfo, SplitInfo, check_ids
 from ..errors import DatasetError
 from ..shards import TokenStream
 from ..tokenizers import BPETokenizer, CharTokenizer, gpt2_tokenizer
@@ -39,6 +39,7 @@ def describe_nanogpt(folder: str | Path, gpt2_bpe: str | Path | None = None) -> 
         splits=splits,
         source={"recipe": "nanogpt", "description": f"nanoGPT folder {folder.name}", "license": "unknown"},
         options={},
+        boundary=None if tokenizer.eot_id is None else Boundary(tokenizer.eot_id, "end"),
     )
     info.save()
     return info

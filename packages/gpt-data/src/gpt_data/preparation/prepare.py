@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..dataset import DESCRIPTION_FILE, TOKENIZER_FOLDER, DatasetInfo, ShardInfo, SplitInfo, read_dataset
+from ..dataset import DESCRIPTION_FILE, TOKENIZER_FOLDER, Boundary, DatasetInfo, ShardInfo, SplitInfo, read_dataset
 from ..durable import sync_tree
 from ..errors import DatasetError
 from ..root import data_root
@@ -160,6 +160,7 @@ class _Build:
                 "sha256": plan.source_sha256,
             },
             options=self.options,
+            boundary=Boundary(tokenizer.eot_id, "end") if plan.separate and tokenizer.eot_id is not None else None,
         ).save()
 
     def _scan(self) -> tuple[list[Scan], dict[str, int]]:

@@ -1,0 +1,102 @@
+"""Loaders of one split of a prepared dataset, and among them those whose batch k is a function of k alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+
+from ..dataset import DatasetInfo
+from ..errors import DatasetError
+from ..shards import TokenStream
+from .base import Loader, Rows
+
+LossOn = Literal["mask", "all"]
+
+
+class ShardLoader(Loader):
+    """Reads one split of a dataset folder.
+
+    loss_on: `mask` leaves out the targets that the dataset's mask leaves out, where it has one; `all` counts every one.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetInfo,
+        split: str,
+        context_length: int,
+        device_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        loss_on: LossOn = "mask",
+    ) -> None:
+        super().__init__(context_length, device_batch_size, rank, world_size, seed)
+        if loss_on not in ("mask", "all"):
+            raise ValueError(f"loss_on is {loss_on!r}, expected 'mask' or 'all'.")
+        self.dataset, self.split = dataset, split
+        self._stream = dataset.stream(split)
+        self._mask_stream = dataset.mask_stream(split) if loss_on == "mask" else None
+        if len(self._stream) <= context_length:
+            raise DatasetError(
+                f"{dataset.path}: split {split!r} has {len(self._stream)} tokens, a context of {context_length} "
+                "needs at least one more than that. Use a shorter context_length or more text."
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        return self.dataset.vocab_size
+
+    @property
+    def where(self) -> str:
+        return f"{self.dataset.path}, split {self.split!r}"
+
+    def identity(self) -> dict[str, Any]:
+        loss = {} if self._mask_stream is None else {"loss_on": "mask"}
+        return {"dataset": self.dataset.digest, "split": self.split, **super().identity(), **loss}
+
+
+class IndexedLoader(ShardLoader):
+    """A loader whose whole state is the number of batches handed out.
+
+    A subclass says in `_fill` which tokens belong to batch k: a pure function of (dataset, seed, rank, k). So resuming
+    costs nothing. Where row i of all ranks together does not depend on how many ranks there are, a run may resume on
+    another number of them.
+    """
+
+    _batches = 0
+
+    @abstractmethod
+    def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
+        """Write what `stream` (ids or their mask) holds for batch number `batch` into `ids` (B, T+1)."""
+
+    def next_rows(self) -> Rows:
+        shape = self.device_batch_size, self.context_length + 1
+        ids, mask = np.empty(shape, self._stream.dtype), None
+        self._fill(ids, self._batches, self._stream)
+        if self._mask_stream is not None:
+            mask = np.empty(shape, self._mask_stream.dtype)
+            self._fill(mask, self._batches, self._mask_stream)
+        self._batches += 1
+        return Rows(ids, mask)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._batches * self._rows_per_batch, **self.identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.check_identity(state)
+        if not isinstance(rows := state.get("rows"), int) or rows < 0:
+            raise ValueError(f"this loader state has rows = {rows!r}, expected how many were handed out.")
+        if rows % self._rows_per_batch:
+            raise ValueError(
+                f"this loader state is after {rows} rows, which {self.world_size} ranks with batches of "
+                f"{self.device_batch_size} do not reach. Resume with a number of ranks and a device_batch_size whose "
+                "product divides it."
+            )
+        self._batches = rows // self._rows_per_batch
+
+    @property
+    def _rows_per_batch(self) -> int:
+        """Rows that all ranks together take at once."""
+        return self.world_size * self.device_batch_size
