@@ -12,6 +12,7 @@ from .loaders import random_windows as random_windows
 from .loaders import sequential as sequential
 from .locate import open_dataset as open_dataset
 from .preparation import describe_nanogpt as describe_nanogpt
+from .preparation import describe_speedrun as describe_speedrun
 from .preparation import prepare as prepare
 from .root import data_root as data_root
 from .tokenizers import Tokenizer as Tokenizer

@@ -5,4 +5,5 @@ from .nanogpt import nanogpt_tokenizer as nanogpt_tokenizer
 from .prepare import prepare as prepare
 from .recipes import PREPARED_ON_FIRST_USE as PREPARED_ON_FIRST_USE
 from .recipes import RECIPES as RECIPES
+from .speedrun import describe_speedrun as describe_speedrun
 from .vocabulary import TOKENIZERS as TOKENIZERS

@@ -7,13 +7,10 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..dataset import DTYPES, TOKENIZER_FOLDER, VERIFY_TOKENS, Boundary, DatasetInfo, ShardInfo, SplitInfo, check_ids
+from ..dataset import DTYPES, TOKENIZER_FOLDER, Boundary, DatasetInfo
 from ..errors import DatasetError
-from ..shards import TokenStream
-from ..tokenizers import BPETokenizer, CharTokenizer, gpt2_tokenizer
-from .download import file_sha256
+from ..tokenizers import CharTokenizer, gpt2_tokenizer
+from .describe import describe_files
 
 
 def describe_nanogpt(folder: str | Path, gpt2_bpe: str | Path | None = None) -> DatasetInfo:
@@ -28,7 +25,10 @@ def describe_nanogpt(folder: str | Path, gpt2_bpe: str | Path | None = None) -> 
         tokenizer, dtype = _read_meta(folder / "meta.pkl")
     else:
         tokenizer, dtype = gpt2_tokenizer(gpt2_bpe), "uint16"
-    splits = {split: _describe(folder / f"{split}.bin", dtype, tokenizer) for split in ("train", "val")}
+    boundary = None if tokenizer.eot_id is None else Boundary(tokenizer.eot_id, "end")
+    paths = {split: folder / f"{split}.bin" for split in ("train", "val")}
+    tokens = {split: _tokens(path, dtype) for split, path in paths.items()}
+    splits = {split: describe_files([paths[split]], [tokens[split]], dtype, tokenizer, boundary) for split in paths}
     tokenizer.save(folder / TOKENIZER_FOLDER)
     info = DatasetInfo(
         path=folder,
@@ -39,38 +39,19 @@ def describe_nanogpt(folder: str | Path, gpt2_bpe: str | Path | None = None) -> 
         splits=splits,
         source={"recipe": "nanogpt", "description": f"nanoGPT folder {folder.name}", "license": "unknown"},
         options={},
-        boundary=None if tokenizer.eot_id is None else Boundary(tokenizer.eot_id, "end"),
+        boundary=boundary,
     )
     info.save()
     return info
 
 
-def _describe(path: Path, dtype: str, tokenizer: CharTokenizer | BPETokenizer) -> SplitInfo:
+def _tokens(path: Path, dtype: str) -> int:
     if not path.is_file():
         raise DatasetError(f"{path}: is missing; a nanoGPT folder has train.bin and val.bin. Run its prepare.py.")
     tokens, rest = divmod(path.stat().st_size, DTYPES[dtype].itemsize)
     if rest or not tokens:
         raise DatasetError(f"{path}: has {path.stat().st_size} bytes, expected {dtype} ids. Run nanoGPT's prepare.py.")
-    stream = TokenStream([path], [tokens], DTYPES[dtype])
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    for position in range(0, tokens, VERIFY_TOKENS):
-        ids = np.empty(min(VERIFY_TOKENS, tokens - position), stream.dtype)
-        stream.read_into(ids, position)
-        check_ids(ids, tokenizer.vocab_size, str(path))
-        counts += np.bincount(ids, minlength=len(counts))
-    ends = 0 if tokenizer.eot_id is None else int(counts[tokenizer.eot_id])
-    shard = ShardInfo(path.name, tokens, file_sha256(path))
-    return SplitInfo(tokens, int(counts @ _byte_lengths(tokenizer)), max(ends, 1), (shard,))
-
-
-def _byte_lengths(tokenizer: CharTokenizer | BPETokenizer) -> np.ndarray:
-    """UTF-8 bytes of every id; 0 for the end of a text."""
-    if isinstance(tokenizer, CharTokenizer):
-        return np.array([len(char.encode()) for char in tokenizer.chars])
-    lengths = np.zeros(tokenizer.vocab_size, np.int64)
-    for token, rank in tokenizer.ranks.items():
-        lengths[rank] = len(token)
-    return lengths
+    return tokens
 
 
 def nanogpt_tokenizer(path: str | Path) -> CharTokenizer:
