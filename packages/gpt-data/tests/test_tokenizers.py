@@ -61,6 +61,35 @@ def test_special_tokens_are_parsed_by_encode_and_never_in_a_corpus(bpe):
         assert tokenizer.decode(tokenizer.encode_array(text).tolist()) == text
 
 
+DOCUMENTS = st.lists(st.lists(st.sampled_from(["<|endoftext|>", "<|endof", "text|>", "<EOS>", "a  ", "\n"]) | UNICODE,
+                              max_size=4).map("".join), max_size=5)  # fmt: skip
+
+
+@settings(max_examples=80)
+@given(texts=DOCUMENTS)
+def test_documents_are_encoded_as_one_by_one(bpe, texts):
+    for tokenizer in all_tokenizers(bpe, "".join(texts)):
+        if tokenizer.eot_id is None:
+            continue
+        expected = [i for text in texts for i in (*tokenizer.encode_array(text).tolist(), tokenizer.eot_id)]
+        ids = tokenizer.encode_documents(texts)
+        assert ids.dtype == np.uint32 and ids.tolist() == expected
+        assert ids.tolist().count(tokenizer.eot_id) == len(texts)
+
+
+def test_documents_need_an_end_of_text():
+    with pytest.raises(ValueError, match=r"'char' has no end-of-text token.*CharTokenizer\(chars, eot=True\)"):
+        CharTokenizer("ab").encode_documents(["a", "b"])
+
+
+def test_special_tokens_are_known_by_spelling(bpe):
+    assert bpe.special_tokens == {"<|endoftext|>": 319} and CharTokenizer("ab").special_tokens == {}
+    for tokenizer in (bpe, ByteTokenizer(), CharTokenizer("ab", eot=True)):
+        assert tokenizer.eot_id in tokenizer.special_tokens.values()
+        for spelling, i in tokenizer.special_tokens.items():
+            assert tokenizer.encode(spelling) == [i] and tokenizer.decode([i]) == spelling
+
+
 # --- byte --------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,12 +31,21 @@ class Tokenizer(Protocol):
         """The id between documents; None if the vocabulary has none."""
         ...
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Spelling -> id of the tokens that stand for no text; end-of-text is one of them where there is one."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; the spelling of a special token (`<|endoftext|>`, `<EOS>`) becomes that token."""
         ...
 
     def encode_array(self, text: str) -> np.ndarray:
         """uint32 ids of `text` as plain text: never a special token. What corpora are encoded with."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """uint32: `encode_array(text)` and `eot_id` for every text. ValueError if there is no end-of-text token."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -46,6 +55,23 @@ class Tokenizer(Protocol):
     def save(self, folder: Path | str) -> None:
         """Write the files from which `load_tokenizer(folder)` makes an equal tokenizer."""
         ...
+
+
+def encode_each(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """What `encode_documents` means; tokenizers that can do it at once do so."""
+    end = np.array([require_eot(tokenizer)], np.uint32)
+    parts = [part for text in texts for part in (tokenizer.encode_array(text), end)]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint32)
+
+
+def require_eot(tokenizer: Tokenizer) -> int:
+    """The id that ends documents. ValueError if the vocabulary has none."""
+    if tokenizer.eot_id is None:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name!r} has no end-of-text token, so documents cannot be told apart. Encode one "
+            "text with encode_array, or make the vocabulary with end-of-text (CharTokenizer(chars, eot=True))."
+        )
+    return tokenizer.eot_id
 
 
 def write_description(folder: Path | str, kind: str, **fields: Any) -> Path:

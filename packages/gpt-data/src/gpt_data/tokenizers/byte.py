@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import write_description
+from .base import encode_each, write_description
 
 SPECIALS = {"<EOS>": 256, "<PAD>": 257, "<UNK>": 258, "<BOS>": 259}
 SPECIAL_TEXT = {i: text for text, i in SPECIALS.items()}
@@ -22,6 +22,7 @@ class ByteTokenizer:
     name = "byte"
     vocab_size = 260
     eot_id = SPECIALS["<EOS>"]
+    special_tokens = SPECIALS
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
@@ -31,6 +32,9 @@ class ByteTokenizer:
 
     def encode_array(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return encode_each(self, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         parts = (SPECIAL_TEXT[i].encode() if i >= 256 else bytes([i]) for i in ids)

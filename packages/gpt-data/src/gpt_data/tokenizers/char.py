@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import write_description
+from .base import encode_each, write_description
 
 EOT = "<|endoftext|>"
 
@@ -27,6 +27,7 @@ class CharTokenizer:
             raise ValueError(f"an alphabet needs at least one character and each only once, got {chars!r}.")
         self.chars = chars
         self.eot_id = len(chars) if eot else None
+        self.special_tokens = {EOT: len(chars)} if eot else {}
         codes = _code_points(chars)
         self._ids = np.argsort(codes).astype(np.uint32)
         self._codes = codes[self._ids]
@@ -58,6 +59,9 @@ class CharTokenizer:
                 "tokenizer that knows all text (byte, bpe)."
             )
         return self._ids[places]
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return encode_each(self, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(EOT if i == self.eot_id else self.chars[i] for i in ids)
