@@ -7,3 +7,4 @@ from .bpe import gpt2_tokenizer as gpt2_tokenizer
 from .byte import ByteTokenizer as ByteTokenizer
 from .char import CharTokenizer as CharTokenizer
 from .load import load_tokenizer as load_tokenizer
+from .special import SpecialTokenizer as SpecialTokenizer

@@ -49,7 +49,10 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; bytes that are not UTF-8 (a character cut in half) become U+FFFD."""
+        """Text of `ids`; bytes that are not UTF-8 (a character cut in half) become U+FFFD.
+
+        ValueError for an id that is not in the vocabulary.
+        """
         ...
 
     def save(self, folder: Path | str) -> None:
@@ -72,6 +75,16 @@ def require_eot(tokenizer: Tokenizer) -> int:
             "text with encode_array, or make the vocabulary with end-of-text (CharTokenizer(chars, eot=True))."
         )
     return tokenizer.eot_id
+
+
+def check_known(tokenizer: Tokenizer, ids: Sequence[int]) -> None:
+    """ValueError if one of `ids` is not in the vocabulary; -1, the target that a loss ignores, is in none."""
+    if len(ids) and not (min(ids) >= 0 and max(ids) < tokenizer.vocab_size):
+        unknown = next(i for i in ids if not 0 <= i < tokenizer.vocab_size)
+        raise ValueError(
+            f"id {unknown} is not in the vocabulary of {tokenizer.name!r}, which has {tokenizer.vocab_size} (0 to "
+            f"{tokenizer.vocab_size - 1}). Decode with the tokenizer that the ids were made with."
+        )
 
 
 def write_description(folder: Path | str, kind: str, **fields: Any) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from .base import encode_each, write_description
+from .base import check_known, encode_each, write_description
 
 EOT = "<|endoftext|>"
 RANKS_FILE = "ranks.tiktoken"
@@ -84,6 +84,7 @@ class BPETokenizer:
         return self._encoding.encode_to_numpy(joined, allowed_special={EOT}, disallowed_special=())
 
     def decode(self, ids: Sequence[int]) -> str:
+        check_known(self, ids)
         return self._encoding.decode(list(ids), errors="replace")
 
     def save(self, folder: Path | str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import encode_each, write_description
+from .base import check_known, encode_each, write_description
 
 SPECIALS = {"<EOS>": 256, "<PAD>": 257, "<UNK>": 258, "<BOS>": 259}
 SPECIAL_TEXT = {i: text for text, i in SPECIALS.items()}
@@ -37,6 +37,7 @@ class ByteTokenizer:
         return encode_each(self, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
+        check_known(self, ids)
         parts = (SPECIAL_TEXT[i].encode() if i >= 256 else bytes([i]) for i in ids)
         return b"".join(parts).decode(errors="replace")
 

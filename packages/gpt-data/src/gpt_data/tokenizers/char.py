@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import encode_each, write_description
+from .base import check_known, encode_each, write_description
 
 EOT = "<|endoftext|>"
 
@@ -64,6 +64,7 @@ class CharTokenizer:
         return encode_each(self, texts)
 
     def decode(self, ids: Sequence[int]) -> str:
+        check_known(self, ids)
         return "".join(EOT if i == self.eot_id else self.chars[i] for i in ids)
 
     def save(self, folder: Path | str) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..errors import DatasetError
 from .base import TOKENIZER_FILE, TOKENIZER_FORMAT, Tokenizer
 from .bpe import BPETokenizer
 from .byte import ByteTokenizer
 from .char import CharTokenizer
+from .special import SpecialTokenizer
 
-KINDS = {"bpe": BPETokenizer.load, "byte": ByteTokenizer.load, "char": CharTokenizer.load}
+KINDS: dict[str, Callable[[Path, dict[str, Any]], Tokenizer]] = {
+    "bpe": BPETokenizer.load,
+    "byte": ByteTokenizer.load,
+    "char": CharTokenizer.load,
+    "special": SpecialTokenizer.load,
+}
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
