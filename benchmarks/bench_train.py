@@ -127,7 +127,7 @@ def our_step(shape: dict[str, int], dataset: Path, compiled: bool, dtype_name: s
     forward = ModelWithLoss(model, loss)
     ids = torch.zeros(shape["batch"], shape["context"], dtype=torch.long)
     in_dtype = partial(autocast, dtype, cpu)
-    problem = compile_module(forward, "model" if compiled else "off", ids=ids, targets=ids, autocast=in_dtype)
+    problem = compile_module(forward, "model" if compiled else "off", example=lambda: (ids, ids), autocast=in_dtype)
     assert problem is None, problem
     config = TrainingConfig(context_length=shape["context"], device_batch_size=shape["batch"])
     data = gpt_data.random_windows(dataset, shape["context"], shape["batch"]).train

@@ -304,6 +304,21 @@ def test_too_many_tokens_are_refused():
         gpt(61, 16, **SMALL)(ids(length=17))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_packed_documents_are_as_if_alone(variant):
+    """One row of 16 + 1 + 5 tokens, longer than the context of 16: each document gives the logits it gives alone."""
+    model, lengths = make(variant), [16, 1, 5]
+    packed = ids(batch=1, length=sum(lengths))
+    ends = torch.tensor([0, 16, 17, 22, 22, 22], dtype=torch.int32)
+    alone = [model(document) for document in packed.split(lengths, 1)]
+    torch.testing.assert_close(model(packed, cu_seqlens=ends), torch.cat(alone, 1), atol=1e-11, rtol=0)
+
+
+def test_packed_documents_and_a_cache_exclude_each_other():
+    with pytest.raises(ValueError, match="packed documents"):
+        gpt(61, 16, **SMALL)(ids(1), cache=object(), cu_seqlens=torch.tensor([0, 11]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["gpt2_pre", "windows", "softcaps", "team-mqa-qknorm"])
 def test_compiles_to_one_graph(variant):

@@ -67,7 +67,7 @@ def compile_with(monkeypatch):
 def attempt(toys, model, mode):
     forward = ModelWithLoss(model, autoregressive())
     ids = torch.zeros(toys.BATCH, toys.CONTEXT, dtype=torch.long)
-    why = compile_module(forward, mode, ids=ids, targets=ids, autocast=lambda: autocast(torch.float32, CPU))
+    why = compile_module(forward, mode, example=lambda: (ids, ids), autocast=lambda: autocast(torch.float32, CPU))
     return forward, why
 
 
@@ -124,7 +124,7 @@ def test_compiling_keeps_names_random_state_and_results(toys, compile_with, mode
 def test_a_model_without_blocks_is_told_what_to_use(toys):
     forward = ModelWithLoss(nn.Linear(2, 2), autoregressive())
     ids = torch.zeros(1, 1, dtype=torch.long)
-    why = compile_module(forward, "block", ids=ids, targets=ids, autocast=lambda: autocast(torch.float32, CPU))
+    why = compile_module(forward, "block", example=lambda: (ids, ids), autocast=lambda: autocast(torch.float32, CPU))
     assert "Linear has no .blocks" in why and "general.compile=model" in why
 
 

@@ -172,3 +172,51 @@ def test_flash_gets_its_own_layout_and_window(monkeypatch):
     for options in ({"window": 3}, {"softcap": 2.0, "scale": 0.7, "window": 1}):
         out = attention(q, k, v, backend="flash_attn_2", **options)
         torch.testing.assert_close(out, by_loops(q, k, v, **options), atol=1e-13, rtol=0)
+
+
+PACKED = [0, 3, 4, 4, 11, 13, 13, 13]  # documents of 3, 1, 0, 7, 2 tokens, and what fills the rest
+
+
+@pytest.mark.parametrize("backend", ["manual", "sdpa"])
+@pytest.mark.parametrize("options", [{}, {"window": 2}, {"window": 5, "scale": 0.4}, {"causal": False}])
+def test_packed_documents_do_not_see_each_other(backend, options):
+    q, k, v = tensors((1, 4, 2, 13, 13, 3))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    ends = torch.tensor(PACKED, dtype=torch.int32)
+    out = attention(q, k, v, cu_seqlens=ends, backend=backend, **options)
+    alone = [
+        by_loops(*(x[:, :, a:b] for x in inputs), **options) for a, b in zip(PACKED, PACKED[1:], strict=False) if a < b
+    ]
+    torch.testing.assert_close(out, torch.cat(alone, 2), atol=1e-13, rtol=0)
+    weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    grads = [torch.autograd.grad((y * weights).sum(), inputs) for y in (out, torch.cat(alone, 2))]
+    for ours, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
+
+
+def test_packed_documents_with_a_softcap():
+    q, k, v = tensors((1, 4, 2, 13, 13, 3))
+    out = attention(q, k, v, cu_seqlens=torch.tensor(PACKED, dtype=torch.int32), softcap=2.0)
+    torch.testing.assert_close(out[:, :, 4:11], by_loops(*(x[:, :, 4:11] for x in (q, k, v)), softcap=2.0))
+
+
+def test_packed_documents_compile():
+    q, k, v = (x.float() for x in tensors((1, 4, 2, 13, 13, 3)))
+    ends = torch.tensor(PACKED, dtype=torch.int32)
+    compiled = torch.compile(attention, backend="eager")
+    torch.testing.assert_close(compiled(q, k, v, cu_seqlens=ends), attention(q, k, v, cu_seqlens=ends))
+
+
+@pytest.mark.parametrize("ends", [[0, 3], [1, 13], [0, 7, 5, 13], [0, 14]])
+def test_document_boundaries_that_do_not_fit_the_row_are_refused(ends):
+    q, k, v = tensors((1, 4, 2, 13, 13, 3))
+    with pytest.raises(ValueError, match="must rise from 0 to the 13 tokens"):
+        attention(q, k, v, cu_seqlens=torch.tensor(ends, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(("shape", "mask"), [((2, 1, 1, 4, 4, 2), None), ((1, 1, 1, 4, 5, 2), None), (None, True)])
+def test_document_boundaries_need_one_row_and_no_mask(shape, mask):
+    q, k, v = tensors(shape or (1, 1, 1, 4, 4, 2))
+    mask = torch.ones(4, 4, dtype=torch.bool) if mask else None
+    with pytest.raises(ValueError, match=r"cu_seqlens needs one row"):
+        attention(q, k, v, mask=mask, cu_seqlens=torch.tensor([0, 4], dtype=torch.int32))

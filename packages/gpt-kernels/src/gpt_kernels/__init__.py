@@ -9,6 +9,7 @@ from .ops.attention import MissingBackendError as MissingBackendError
 from .ops.attention import attention as attention
 from .ops.attention import attention_backend as attention_backend
 from .ops.attention import attention_mask as attention_mask
+from .ops.attention import document_mask as document_mask
 from .ops.linear import linear as linear
 from .ops.linear import linear_backend as linear_backend
 from .ops.rms_norm import rms_norm as rms_norm

@@ -55,7 +55,13 @@ class SelfAttention(nn.Module):
         self.attention_dropout = config.attention_dropout_p
         self.residual_dropout = config.residual_dropout_p
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: Rotary | None = None,
+        cache: KVCache | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
         B, T, _ = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_dim
         heads_BNTK = self.qkv(x_BTD).view(B, T, H + 2 * G, K).transpose(1, 2)
@@ -79,6 +85,7 @@ class SelfAttention(nn.Module):
             window=self.window if mask is None else None,
             softcap=self.softcap,
             mask=mask,
+            cu_seqlens=cu_seqlens,
             dropout=self.attention_dropout if self.training else 0.0,
             backend=self.backend,
         )

@@ -31,16 +31,28 @@ class Block(nn.Module):
 class PreNormBlock(Block):
     """x + f(norm(x)): GPT-2, Llama and nearly everything since."""
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary | None = None, cache: KVCache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rotary, cache)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: Rotary | None = None,
+        cache: KVCache | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.attn(self.attn_norm(x_BTD), rotary, cache, cu_seqlens)
         return x_BTD + self.ffn(self.ffn_norm(x_BTD))
 
 
 class PostNormBlock(Block):
     """norm(x + f(x)): the original transformer (https://arxiv.org/abs/1706.03762)."""
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary | None = None, cache: KVCache | None = None) -> Tensor:
-        x_BTD = self.attn_norm(x_BTD + self.attn(x_BTD, rotary, cache))
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: Rotary | None = None,
+        cache: KVCache | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = self.attn_norm(x_BTD + self.attn(x_BTD, rotary, cache, cu_seqlens))
         return self.ffn_norm(x_BTD + self.ffn(x_BTD))
 
 

@@ -16,17 +16,18 @@ from .block import BLOCKS
 from .config import GPTConfig
 from .linear import Linear
 from .norms import NORMS
-from .positions import POSITIONS
+from .positions import POSITIONS, positions_in_documents
 
 
 class GPT(nn.Module):
     """A decoder-only transformer made of the components that its config names.
 
     Attributes that other packages rely on: `config`, `embed` (nn.Embedding), `blocks` (nn.ModuleList, one
-    per layer, each called as block(x_BTD, rotary, cache)), `norm`, `head` (nn.Linear, or None when tied).
+    per layer, each called as block(x_BTD, rotary, cache, cu_seqlens)), `norm`, `head` (nn.Linear, or None when tied).
     """
 
     supports_cache = True
+    supports_packing = True
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -40,22 +41,38 @@ class GPT(nn.Module):
         self.head = None if tied else Linear(config.n_embd, config.padded_vocab_size, bias=False)
         init_weights(self)
 
-    def forward(self, ids_BT: Tensor, *, cache: KVCache | None = None, only_last: bool = False) -> Tensor:
-        """Logits (B, T, V) of the next token at every position; only_last gives (B, 1, V)."""
-        x_BTD = self.hidden(ids_BT, cache=cache)
+    def forward(
+        self,
+        ids_BT: Tensor,
+        *,
+        cache: KVCache | None = None,
+        only_last: bool = False,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) of the next token at every position; only_last gives (B, 1, V).
+
+        cu_seqlens: (D+1,) int32 from 0 to T: the row (B = 1) holds D documents, each with positions from 0 and without
+        sight of the others, and each no longer than the context length.
+        """
+        x_BTD = self.hidden(ids_BT, cache=cache, cu_seqlens=cu_seqlens)
         return self.logits(x_BTD[:, -1:] if only_last else x_BTD)
 
-    def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Vectors after the final norm, (B, T, D): what the head reads."""
         T = ids_BT.shape[1]
-        if self.config.context_length < T:
+        if cu_seqlens is not None:
+            if cache is not None:
+                raise ValueError("packed documents (cu_seqlens) cannot be decoded with a cache; give one of the two")
+            positions = positions_in_documents(cu_seqlens, T)
+        elif self.config.context_length < T:
             raise ValueError(f"{T} tokens do not fit the context of {self.config.context_length}; crop them")
-        positions = None if cache is None else cache.positions(T)
+        else:
+            positions = None if cache is None else cache.positions(T)
         x_BTD, rotary = self.position(self.embed(ids_BT), positions)
         if self.config.embedding_dropout_p:
             x_BTD = F.dropout(x_BTD, self.config.embedding_dropout_p, self.training)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotary, cache)
+            x_BTD = block(x_BTD, rotary, cache, cu_seqlens)
         if cache is not None:
             cache.advance(T)
         return self.norm(x_BTD)

@@ -76,6 +76,13 @@ class NoPositions(nn.Module):
         return x_BTD, None
 
 
+def positions_in_documents(cu_seqlens: Tensor, T: int) -> Tensor:
+    """(T,) int64: the place of each token in its document, for a row of packed documents."""
+    token_T = torch.arange(T, device=cu_seqlens.device)
+    starts = cu_seqlens.to(token_T.dtype)
+    return token_T - starts[torch.searchsorted(starts, token_T, right=True) - 1]
+
+
 POSITIONS: dict[str, type[nn.Module]] = {
     "learned_absolute": LearnedPositions,
     "rope": RotaryPositions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
@@ -14,14 +14,14 @@ def compile_module(
     forward: nn.Module,
     mode: Literal["off", "block", "model"],
     *,
-    ids: Tensor,
-    targets: Tensor,
+    example: Callable[[], Sequence[Tensor | None]],
     autocast: Callable[[], AbstractContextManager],
 ) -> str | None:
     """Compile `forward` (a `ModelWithLoss`) in place and try it on one batch; returns why it was not possible, or None.
 
     "block" compiles each block by itself: they share code, so one compilation serves all. The trial runs forward and
     backward, so that a broken compiler is found before the first step, where eager execution can still take over.
+    example: gives what `forward` is called with, on its device.
     """
     if mode == "off":
         return None
@@ -31,8 +31,10 @@ def compile_module(
     try:
         for module in modules:
             module.compile()  # fails at once where torch.compile does not know the platform or the Python
-        with torch.random.fork_rng([ids.device] if ids.is_cuda else []), autocast():
-            forward(ids, targets).objective.backward()
+        inputs = example()
+        device = next(iter(forward.parameters())).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), autocast():
+            forward(*inputs).objective.backward()
     except Exception as error:  # compilers fail in many ways; each of them leaves eager execution intact
         for module in modules:
             module._compiled_call_impl = None

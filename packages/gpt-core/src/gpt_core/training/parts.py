@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpt_core.checkpoint.training_state import load_checkpoint
 from gpt_core.config import Config
@@ -24,7 +24,7 @@ from gpt_core.training.parallel import check_combination, checkpoint_activations
 from gpt_core.training.precision import autocast, resolve_dtype
 from gpt_core.training.schedules import Schedule, check_schedules
 from gpt_core.training.sharded_optimizer import build_optimizer
-from gpt_core.training.state import TrainState
+from gpt_core.training.state import Loader, TrainState
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
     if training.activation_checkpointing:
         checkpoint_activations(model)
     forward = ModelWithLoss(model, loss)
-    ids = torch.zeros(plan.device_batch_size, plan.context_length, dtype=torch.long, device=ranks.device)
+    example = partial(_first_inputs, splits.train, ranks.device)
     if strategy == "fsdp":  # the module that calls the compiled code is the one that gathers its weights
         forward = parallelize(forward, strategy, ranks, dtype)
-    not_compiled = compile_module(forward, general.compile, ids=ids, targets=ids, autocast=in_dtype)
+    not_compiled = compile_module(forward, general.compile, example=example, autocast=in_dtype)
     if strategy != "fsdp":
         forward = parallelize(forward, strategy, ranks)
     elif not_compiled:  # a forward pass that breaks off leaves weights gathered: there is no going on eagerly
@@ -129,3 +129,11 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         weight_decay_schedule=decay,
         state=state,
     )
+
+
+def _first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the model is called with first; `data` stays where it is."""
+    position = data.state_dict()
+    batch = next(data).to(device)
+    data.load_state_dict(position)
+    return batch.inputs, batch.targets, batch.cu_seqlens

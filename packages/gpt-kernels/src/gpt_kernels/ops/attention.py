@@ -6,6 +6,7 @@ dimension.
 
 import importlib
 import importlib.util
+import itertools
 import math
 from types import ModuleType
 
@@ -35,6 +36,7 @@ def attention(
     softcap: float = 0.0,
     scale: float | None = None,
     mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
@@ -47,6 +49,8 @@ def attention(
     scale    default 1 / sqrt(K).
     mask     bool, broadcastable to (B, H, T, S), True = attend; taken together with causal and window.
              A query that sees no key at all gets zeros.
+    cu_seqlens   (D+1,) int32 from 0 to T: the row holds D documents one after the other, and a query sees its own
+             only. Documents may be empty. Needs B = 1, T = S and no mask.
     dropout  probability of dropping an attention weight (pass 0.0 when evaluating).
     backend  see `attention_backend`.
 
@@ -55,9 +59,13 @@ def attention(
     backend whose package is absent.
     """
     chosen = attention_backend(
-        q_BHTK, k_BGSK, causal=causal, window=window, softcap=softcap, mask=mask, backend=backend
+        q_BHTK, k_BGSK, causal=causal, window=window, softcap=softcap, mask=mask, cu_seqlens=cu_seqlens, backend=backend
     )
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    if cu_seqlens is not None:
+        if chosen == "sdpa" and q_BHTK.device.type == "cpu":
+            return _sdpa_by_document(q_BHTK, k_BGSK, v_BGSK, cu_seqlens, causal, window, scale, dropout)
+        mask = document_mask(cu_seqlens, T)
     if window is not None and window >= S:
         window = None  # sees everything that causal lets it see
     if chosen == "sdpa":
@@ -76,6 +84,7 @@ def attention_backend(
     window: int | None = None,
     softcap: float = 0.0,
     mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> str:
     """Name of the backend that `attention` runs for these arguments.
@@ -92,14 +101,20 @@ def attention_backend(
         raise ValueError(f"window needs causal=True and at least 1 key, got window={window}, causal={causal}")
     if softcap < 0:
         raise ValueError(f"softcap must be 0 (off) or positive, got {softcap}")
+    if cu_seqlens is not None and (mask is not None or q_BHTK.shape[0] != 1 or q_BHTK.shape[2] != k_BGSK.shape[2]):
+        raise ValueError(
+            f"cu_seqlens needs one row (B = 1), as many queries as keys and no mask, got B = {q_BHTK.shape[0]}, "
+            f"{q_BHTK.shape[2]} queries, {k_BGSK.shape[2]} keys{'' if mask is None else ' and a mask'}"
+        )
     if backend == "auto":
         return "manual" if softcap else "sdpa"
     if backend not in ATTENTION_BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; choose one of {', '.join(ATTENTION_BACKENDS)}")
     if backend == "sdpa" and softcap:
         raise ValueError("attention backend 'sdpa' has no softcap; use backend='auto' or 'manual'")
-    if backend in _FLASH_MODULES and mask is not None:
-        raise ValueError(f"attention backend {backend!r} takes no mask; use backend='auto'")
+    if backend in _FLASH_MODULES and (mask is not None or cu_seqlens is not None):
+        given = "mask" if mask is not None else "cu_seqlens"
+        raise ValueError(f"attention backend {backend!r} takes no {given}; use backend='auto'")
     return backend
 
 
@@ -121,6 +136,39 @@ def attention_mask(
     if window is not None:
         seen_TS = seen_TS & (key_S > query_T1 - window)
     return seen_TS if mask is None else seen_TS & mask
+
+
+def document_mask(cu_seqlens: Tensor, T: int) -> Tensor:
+    """(T, T) bool: which tokens of a packed row belong to the same document."""
+    token_T = torch.arange(T, device=cu_seqlens.device)
+    document_T = torch.searchsorted(cu_seqlens.to(token_T.dtype), token_T, right=True)
+    return document_T.unsqueeze(1) == document_T
+
+
+@torch.compiler.disable  # lengths are data: compiled, each batch would be compiled anew
+def _sdpa_by_document(
+    q_BHTK: Tensor,
+    k_BGSK: Tensor,
+    v_BGSK: Tensor,
+    cu_seqlens: Tensor,
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+    dropout: float,
+) -> Tensor:
+    """Each document on its own: the scores of different documents are never worked out."""
+    ends = cu_seqlens.tolist()
+    if ends[0] != 0 or ends[-1] != q_BHTK.shape[2] or any(a > b for a, b in itertools.pairwise(ends)):
+        raise ValueError(f"cu_seqlens must rise from 0 to the {q_BHTK.shape[2]} tokens of the row, got {cu_seqlens}")
+    lengths = [b - a for a, b in itertools.pairwise(ends) if b > a]
+    parts = zip(*(x.split(lengths, 2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
+    outs = [_sdpa(q, k, v, causal, _shorter(window, q.shape[2]), scale, None, dropout) for q, k, v in parts]
+    return torch.cat(outs, 2)
+
+
+def _shorter(window: int | None, length: int) -> int | None:
+    """None where the window holds the whole document: then nothing needs a mask."""
+    return None if window is None or window >= length else window
 
 
 def _sdpa(
