@@ -9,3 +9,5 @@ from .random_windows import random_windows as random_windows
 from .sequential import SequentialRuns as SequentialRuns
 from .sequential import sequential as sequential
 from .splits import Splits as Splits
+from .streaming import HFStream as HFStream
+from .streaming import hf_streaming as hf_streaming
