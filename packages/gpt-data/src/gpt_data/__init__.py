@@ -8,6 +8,7 @@ from .dataset import SplitInfo as SplitInfo
 from .errors import DatasetError as DatasetError
 from .loaders import Loader as Loader
 from .loaders import Splits as Splits
+from .loaders import document_aligned as document_aligned
 from .loaders import hf_streaming as hf_streaming
 from .loaders import random_windows as random_windows
 from .loaders import sequential as sequential

@@ -1,6 +1,9 @@
 """Loaders: infinite iterators of `Batch` with `state_dict()/load_state_dict()`."""
 
 from .base import Loader as Loader
+from .document_aligned import DocumentAligned as DocumentAligned
+from .document_aligned import DocumentWindows as DocumentWindows
+from .document_aligned import document_aligned as document_aligned
 from .prefetch import Prefetch as Prefetch
 from .prefetch import prefetched as prefetched
 from .random_windows import RandomWindows as RandomWindows

@@ -72,7 +72,7 @@ class IndexedLoader(ShardLoader):
         """Write what `stream` (ids or their mask) holds for batch number `batch` into `ids` (B, T+1)."""
 
     def next_rows(self) -> Rows:
-        shape = self.device_batch_size, self.context_length + 1
+        shape = self.batch_shape[0], self.batch_shape[1] + 1
         ids, mask = np.empty(shape, self._stream.dtype), None
         self._fill(ids, self._batches, self._stream)
         if self._mask_stream is not None:
