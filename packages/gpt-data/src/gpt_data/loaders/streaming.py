@@ -219,17 +219,15 @@ class HFStream(Loader):
         """Windows of documents, shuffled, each with what finds it again; from that of `place` on, for ever."""
         stream, epoch, number = (None, 0, 0) if place is None else (place["stream"], place["epoch"], place["window"])
         while True:
-            self._documents.load_state_dict(self._beginning if stream is None else stream)
+            before = self._beginning if stream is None else stream  # `state_dict` says it only from the first row on
+            self._documents.load_state_dict(before)
             rows, some = iter(self._documents), stream is not None
-            while True:
-                window = {"stream": copy.deepcopy(self._documents.state_dict()), "epoch": epoch, "window": number}
-                taken = list(itertools.islice(rows, self._window))
-                if not taken:
-                    break
+            while taken := list(itertools.islice(rows, self._window)):
                 if texts := [text for row in taken if (text := self._text(row))]:
                     some = True
+                    window = {"stream": before, "epoch": epoch, "window": number}
                     yield window, self._shuffled(texts, epoch, number)
-                number += 1
+                before, number = copy.deepcopy(self._documents.state_dict()), number + 1
             if not some:
                 raise DatasetError(f"{self.where}: holds no text for rank {self.rank} of {self.world_size}.")
             stream, epoch, number = None, epoch + 1, 0
@@ -260,18 +258,14 @@ def _open(
     except ImportError as error:
         raise ImportError("streaming a dataset needs the package datasets: pip install 'gpt-data[hub]'") from error
     try:
-        if (Path(dataset) / "dataset_dict.json").is_file():
-            saved = datasets.load_from_disk(dataset)
-            return {name: part.to_iterable_dataset() for name, part in saved.items()}
-        if (Path(dataset) / "state.json").is_file():
-            return {"train": datasets.load_from_disk(dataset).to_iterable_dataset()}
-        options = {"data_dir": data_dir, "data_files": data_files, "revision": revision}
-        return dict(datasets.load_dataset(dataset, subset, streaming=True, **options))
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # datasets' own errors are of these kinds, a missing network too
+        if any((Path(dataset) / file).is_file() for file in ("dataset_dict.json", "state.json")):
+            saved: Any = datasets.load_from_disk(dataset)
+            parts = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+            return {str(name): part.to_iterable_dataset() for name, part in parts.items()}
+        options: Any = {"data_dir": data_dir, "data_files": data_files, "revision": revision}
+        opened = datasets.load_dataset(dataset, subset, streaming=True, **options)
+        return {str(name): part for name, part in opened.items()}
+    except (OSError, ValueError, RuntimeError) as error:  # of these kinds are datasets' own errors
         raise DatasetError(
             f"cannot open the dataset {dataset!r} ({type(error).__name__}: {error}). Check the name and the network, "
             "or give a local folder of parquet or jsonl files."
