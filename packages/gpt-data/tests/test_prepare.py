@@ -13,9 +13,7 @@ from gpt_data.preparation import RECIPES
 from gpt_data.preparation import recipes as recipes_module
 from gpt_data.preparation.progress import Progress
 
-prepare_module = importlib.import_module(
-    "gpt_data.preparation.prepare"
-)  # `gpt_data.preparation.prepare` is the function
+build_text = importlib.import_module("gpt_data.preparation.build_text")
 
 
 @pytest.fixture
@@ -167,14 +165,14 @@ def test_a_named_file_that_is_not_text_is_an_error(tmp_path):
 def test_a_file_that_changes_while_it_is_prepared_is_noticed(tmp_path, monkeypatch):
     path = tmp_path / "log.txt"
     path.write_text("a line\nanother line\n" * 100)
-    make_plan = prepare_module.make_plan
+    make_plan = build_text.make_plan
 
     def shrink_and_plan(*args):
         plan = make_plan(*args)
         path.write_text("rotated")
         return plan
 
-    monkeypatch.setattr(prepare_module, "make_plan", shrink_and_plan)
+    monkeypatch.setattr(build_text, "make_plan", shrink_and_plan)
     with pytest.raises(DatasetError, match=r"log\.txt: changed while it was being prepared"):
         prepare("text", [path], tokenizer="byte", root=tmp_path)
     assert not (tmp_path / "log").exists()

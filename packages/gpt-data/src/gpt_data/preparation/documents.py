@@ -23,7 +23,7 @@ CUT_CONTEXT = 2
 """Bytes before the one that is searched for that SAFE_CUT looks at."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text: a file, or a string that was found in one."""
 
@@ -59,7 +59,7 @@ class Document:
                 start += len(block)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scan:
     """What one pass over a document tells."""
 
@@ -71,7 +71,7 @@ class Scan:
     """Valid UTF-8 without NUL; if not, nothing else here was measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Bytes [start, end) of a document; `last` if the document ends here."""
 

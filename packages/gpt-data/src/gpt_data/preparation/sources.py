@@ -1,4 +1,4 @@
-"""Sources: documents in a fixed order, and where they come from."""
+"""Sources: what a recipe finds, before anything is read from it."""
 
 from __future__ import annotations
 
@@ -6,80 +6,108 @@ import importlib.util
 import os
 import platform
 import sysconfig
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import DatasetError
+from . import tables
 from .documents import Document
+from .plan import VAL_ONE_IN, Join
+from .tables import Table
 
-STDLIB_EXCLUDED = frozenset(
-    {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "encodings", "pydoc_data"}
-)
-"""Installed packages, tests (missing from many installs), code pages; the topics of pydoc are taken as prose."""
+NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "encodings", "pydoc_data"})
+"""Installed packages and code pages; the topics of pydoc are taken as prose."""
+TESTS = frozenset({"test", "tests", "idle_test", "__pycache__"})
+"""Tests, which many installs lack, and caches."""
+STDLIB_EXCLUDED = NOT_LIBRARY | TESTS
 GENERATED = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
 """Names that begin so differ between machines with the same Python."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Documents in a fixed order."""
+    """Documents and tables in a fixed order."""
 
     description: str
     license: str
-    documents: tuple[Document, ...]
-    strict: bool
-    """What is not UTF-8 text is an error; False: it is left out and counted."""
+    documents: tuple[Document, ...] = ()
+    strict: bool = False
+    """A file that is not UTF-8 text is an error; False: it is left out and counted."""
+    tables: tuple[Table, ...] = ()
+    join: Join | None = None
+    """Makes documents of the rows, where a row is only a part of one."""
+    val_one_in: int = VAL_ONE_IN
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else `dataset.json` says about it."""
 
 
 def stdlib_source() -> Source:
     """The Python library on this machine without tests, and the language reference of `pydoc`."""
+    root, files = stdlib_files()
+    topics = pydoc_topics()
+    description = f"Python {platform.python_version()}: library sources without tests, {len(topics)} pydoc topics"
+    return Source(description, "PSF-2.0", (*named("lib", root, files), *topics), strict=False)
+
+
+def stdlib_files() -> tuple[Path, list[Path]]:
+    """The folder of the Python library, and its sources. DatasetError if it was installed without."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    documents = _documents("lib", root, filter(_is_shared_source, _walk(root, STDLIB_EXCLUDED)))
-    if not documents:
+    files = [path for path in walk(root, STDLIB_EXCLUDED) if _is_shared_source(path)]
+    if not files:
         raise DatasetError(
             f"{root}: holds no Python sources (a zipped or stripped Python). Use your own text: "
             "`uv run apps/prepare text PATH...`."
         )
-    topics = _pydoc_topics()
-    documents += [Document(f"topics/{name}", text=text) for name, text in sorted(topics.items())]
-    description = f"Python {platform.python_version()}: library sources without tests, {len(topics)} pydoc topics"
-    return Source(description, "PSF-2.0", tuple(documents), strict=False)
+    return root, files
 
 
 def _is_shared_source(path: Path) -> bool:
     return path.suffix == ".py" and not any(part.startswith(GENERATED) for part in (path.name, path.parent.name))
 
 
-def _pydoc_topics() -> dict[str, str]:
+def pydoc_topics() -> list[Document]:
     """The language reference that `help()` shows; minimal Python packages come without it."""
     if importlib.util.find_spec("pydoc_data") is None:
-        return {}
-    return importlib.import_module("pydoc_data.topics").topics
+        return []
+    topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
+    return [Document(f"topics/{name}", text=text) for name, text in sorted(topics.items())]
 
 
-def text_source(paths: Sequence[Path], description: str | None = None, license: str = "unknown") -> Source:
-    """Files and folders. In a folder every file that is UTF-8 text is a document; hidden ones are left out."""
-    documents: list[Document] = []
+def text_source(
+    paths: Sequence[Path], description: str | None = None, license: str = "unknown", text_field: str | None = None
+) -> Source:
+    """Files and folders. In a folder every file that is UTF-8 text is a document; hidden ones are left out.
+
+    The rows of .jsonl (.ndjson, also .gz and .zst) and .parquet files are documents; `text_field` holds their text.
+    """
+    found: list[Document] = []
     for path in paths:
         if path.is_dir():
-            documents += _documents(path.name, path, _walk(path, frozenset({"__pycache__"})))
+            found += named(path.name, path, walk(path, frozenset({"__pycache__"})))
         elif path.is_file():
-            documents.append(Document(path.name, path))
+            found.append(Document(path.name, path))
         else:
             raise DatasetError(f"{path}: no such file or folder.")
-    description = description or "text: " + ", ".join(path.name for path in paths)
-    return Source(description, license, tuple(documents), strict=not any(path.is_dir() for path in paths))
+    rows = [Table(d.key, d.path) for d in found if d.path is not None and tables.is_table(d.path)]
+    return Source(
+        description=description or "text: " + ", ".join(path.name for path in paths),
+        license=license,
+        documents=tuple(d for d in found if d.path is not None and not tables.is_table(d.path)),
+        strict=not any(path.is_dir() for path in paths),
+        tables=tuple(tables.find_field(table, text_field) for table in rows),
+    )
 
 
-def _walk(root: Path, excluded: frozenset[str]) -> Iterable[Path]:
+def walk(root: Path, excluded: frozenset[str]) -> Iterable[Path]:
     """Visible files below `root`; links to folders are not followed."""
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in excluded and not name.startswith(".")]
         yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
-def _documents(prefix: str, root: Path, files: Iterable[Path]) -> list[Document]:
+def named(prefix: str, root: Path, files: Iterable[Path]) -> list[Document]:
     """Sorted by name, so that the order does not depend on the file system."""
     keyed = sorted((file.relative_to(root).as_posix(), file) for file in files if file.is_file())
     return [Document(f"{prefix}/{key}", file) for key, file in keyed]

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..durable import sync_tree
+from ..errors import DatasetError
 from ..tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
 from ..tokenizers.bpe import SMALLEST_VOCABULARY
+from .download import file_sha256
 from .plan import Plan
 from .progress import Progress
 
@@ -20,9 +22,14 @@ TRAIN_BYTES = 512 << 20
 
 
 def check_choice(tokenizer: str, vocab_size: int | None) -> int | None:
-    """The size of a vocabulary to be trained, None for tokenizers whose size is not a choice."""
-    if tokenizer not in TOKENIZERS:
-        raise ValueError(f"tokenizer is {tokenizer!r}, expected one of {', '.join(TOKENIZERS)}.")
+    """The size of a vocabulary to be trained, None for tokenizers whose size is not a choice.
+
+    tokenizer: one of TOKENIZERS, or a folder that holds a saved one.
+    """
+    if tokenizer not in TOKENIZERS and not Path(tokenizer).is_dir():
+        raise ValueError(
+            f"tokenizer is {tokenizer!r}, expected one of {', '.join(TOKENIZERS)}, or the folder of a saved tokenizer."
+        )
     if tokenizer == "bpe":
         size = DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size
         if size < SMALLEST_VOCABULARY:
@@ -33,6 +40,14 @@ def check_choice(tokenizer: str, vocab_size: int | None) -> int | None:
     if vocab_size is not None:
         raise ValueError(f"vocab_size is {vocab_size}, but only a bpe tokenizer is trained to a size, not {tokenizer}.")
     return None
+
+
+def tokenizer_identity(tokenizer: str) -> list[tuple[str, str]]:
+    """What tells two folders of tokenizers apart: their files' names and sha256; nothing for those with a name."""
+    if tokenizer in TOKENIZERS:
+        return []
+    files = sorted(path for path in Path(tokenizer).iterdir() if path.is_file())
+    return [(path.name, file_sha256(path)) for path in files]
 
 
 def make_tokenizer(
@@ -47,12 +62,22 @@ def make_tokenizer(
         "byte": ByteTokenizer,
         "gpt2": lambda: gpt2_tokenizer(gpt2_bpe),
     }
-    made = makers[kind]()
+    made = makers[kind]() if kind in makers else load_tokenizer(kind)
+    if plan.separate and made.eot_id is None:
+        raise DatasetError(
+            f"{kind}: this tokenizer has no end-of-text token, which texts of several documents need. Use another "
+            "one, or give a single text."
+        )
+    save_tokenizer(made, folder)
+    return made
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Save it to `folder`, which appears whole."""
     aside = folder.with_name(folder.name + ".tmp")
-    made.save(aside)
+    tokenizer.save(aside)
     sync_tree(aside)
     os.replace(aside, folder)
-    return made
 
 
 def _train_bpe(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
@@ -60,10 +85,9 @@ def _train_bpe(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
     progress.phase("training the tokenizer on", plan.bytes("train") // every)
 
     def texts() -> Iterator[str]:
-        for number, piece in enumerate(plan.pieces("train")):
-            if number % every == 0:
-                progress.advance(piece.bytes)
-                yield piece.read()
+        for text in plan.texts("train", every):
+            progress.advance(len(text))
+            yield text
 
     made = BPETokenizer.train(texts(), vocab_size)
     if made.vocab_size < vocab_size:

@@ -1,64 +1,138 @@
-"""Encoding one shard of text into one `.bin` file."""
+"""Writing one part: the unit of work, whose files appear together with a record, or are written again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from ..dataset import DTYPES, check_ids
 from ..durable import write_json
-from ..tokenizers import Tokenizer
-from .plan import Shard
+from .encode import Encoded
+
+Job = Callable[[], Encoded]
+
+
+class Part(Protocol):
+    """Work that is done whole or not at all, in jobs whose results are written in order."""
+
+    @property
+    def name(self) -> str:
+        """Of its record; unique in a dataset."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """The number of its files: `train_000012.bin`."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """Bytes of input."""
+        ...
+
+    def jobs(self) -> Iterator[Job]:
+        """Reads the input; each job can run in another thread."""
+        ...
 
 
 @dataclass(frozen=True)
-class ShardRecord:
-    """Proof that a shard is finished, and what `dataset.json` will say about it."""
-
-    tokens: int
-    bytes: int
-    documents: int
+class FileRecord:
+    items: int
+    """Ids, or bytes of a mask."""
     sha256: str
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """Proof that a part is finished, and what `dataset.json` will say about it."""
+
+    files: dict[str, FileRecord]
+    counts: dict[str, int]
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> ShardRecord | None:
-        """The record of a finished shard, None if it is not finished."""
-        return cls(**json.loads(path.read_text())) if path.is_file() else None
+    def load(cls, path: Path) -> PartRecord | None:
+        """The record of a finished part, None if it is not finished."""
+        if not path.is_file():
+            return None
+        content: dict[str, Any] = json.loads(path.read_text())
+        return cls({key: FileRecord(**value) for key, value in content["files"].items()}, content["counts"])
 
 
-def write_shard(
-    shard: Shard, tokenizer: Tokenizer, dtype: str, separate: bool, folder: Path, on_bytes: Callable[[int], None]
-) -> ShardRecord:
-    """Encode `shard` into `folder/<name>.bin`: written aside, synced, renamed.
+def file_name(key: str, index: int) -> str:
+    return f"{key}_{index:06d}.bin"
 
-    separate: every document ends with the end-of-text id; on_bytes: called with the bytes of each piece that is done.
+
+def write_part(part: Part, folder: Path, pool: Executor, ahead: int, on_weight: Callable[[int], None]) -> PartRecord:
+    """Do the jobs of `part` in `pool` and write their results: aside, synced, renamed.
+
+    ahead: jobs that may be read before the oldest is written, which bounds memory; on_weight: called with the bytes of
+    input that are done.
     """
-    path, digest, tokens = folder / f"{shard.name}.bin", hashlib.sha256(), 0
-    aside = path.with_suffix(".tmp")
-    assert tokenizer.eot_id is not None or not separate, f"{tokenizer.name} has no end-of-text id"
-    end = np.uint32(tokenizer.eot_id or 0)
-    with open(aside, "wb") as file:
-        for piece in shard.pieces:
-            ids = tokenizer.encode_array(piece.read())
-            if separate and piece.last:
-                ids = np.append(ids, end)
-            check_ids(ids, tokenizer.vocab_size, piece.document.key)
-            content = ids.astype(DTYPES[dtype]).data
-            file.write(content)
-            digest.update(content)
-            tokens += len(ids)
-            on_bytes(piece.bytes)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    documents = sum(piece.last for piece in shard.pieces)
-    return ShardRecord(tokens, shard.bytes, documents, digest.hexdigest())
+    files: dict[str, _File] = {}
+    counts: Counter[str] = Counter()
+    done = 0
+    with ExitStack() as closing:
+        for encoded in _in_order(pool, part.jobs(), ahead):
+            for key, array in encoded.arrays.items():
+                if key not in files:
+                    files[key] = closing.enter_context(_File(folder / file_name(key, part.index)))
+                files[key].write(array)
+            counts.update(encoded.counts)
+            done += encoded.weight
+            on_weight(encoded.weight)
+        records = {key: file.finish() for key, file in files.items()}
+    on_weight(part.weight - done)  # what was estimated wrongly
+    return PartRecord(records, dict(counts))
+
+
+def _in_order(pool: Executor, jobs: Iterable[Job], ahead: int) -> Iterator[Encoded]:
+    waiting: deque[Future[Encoded]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _File:
+    """A `.bin` file on its way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._aside = path, path.with_suffix(".tmp")
+        self._file: BinaryIO = open(self._aside, "wb", buffering=0)
+        self._digest, self._items = hashlib.sha256(), 0
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, array: np.ndarray) -> None:
+        content = memoryview(array).cast("B") if array.size else memoryview(b"")
+        self._digest.update(content)
+        self._items += array.size
+        while content:
+            content = content[self._file.write(content) :]
+
+    def finish(self) -> FileRecord:
+        os.fsync(self._file.fileno())
+        os.replace(self._aside, self._path)
+        return FileRecord(self._items, self._digest.hexdigest())

@@ -1,0 +1,137 @@
+"""From documents and tables to a dataset folder."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ..dataset import Boundary, DatasetInfo, SplitInfo
+from ..errors import DatasetError
+from .build import Context, split_infos, total
+from .documents import Scan, scan
+from .download import file_sha256
+from .encode import TextEncoder
+from .plan import EncodedShard, EncodedTable, Plan, make_plan
+from .run import run_parts
+from .sources import Source
+from .staging import SOURCES_FILE
+from .tables import Table
+from .vocabulary import make_tokenizer, tokenizer_identity
+from .write import Part
+
+DOCUMENTS_AT_ONCE = 64
+
+
+def build_text(context: Context, source: Source) -> None:
+    """Write the dataset into the staging folder, or what is missing of it."""
+    with ThreadPoolExecutor(context.workers) as pool:
+        scans, left_out = _scan(source, pool, context)
+        plan = make_plan(scans, context.shard_bytes, source.tables, source.join, source.val_one_in)
+        kind, vocab_size = context.options["tokenizer"], context.options["vocab_size"]
+        context.staging.open(plan.fingerprint({**context.options, "files": tokenizer_identity(kind)}))
+        folder = context.staging.tokenizer
+        tokenizer = make_tokenizer(kind, vocab_size, context.gpt2_bpe, plan, folder, context.progress)
+        dtype = "uint16" if tokenizer.vocab_size < 1 << 16 else "uint32"
+        encoder = TextEncoder(tokenizer, dtype, plan.separate, plan.val_one_in)
+        stamps = {table.key: table.stamp() for table in plan.tables}
+        parts: list[Part] = [EncodedShard(shard, encoder) for shard in plan.shards]
+        parts += [EncodedTable(part, encoder) for part in plan.table_parts]
+        staging, progress = context.staging, context.progress
+        records = run_parts(parts, staging.dataset, staging.folder("records"), context.workers, progress, "encoding")
+        splits = split_infos(parts, records)
+        _check_splits(splits, plan, source)
+        facts = [{"document": s.document.key, "sha256": s.sha256, "bytes": s.bytes} for s in plan.scans]
+        facts += _table_facts(plan.tables, stamps, pool, context)
+    counts = total(records)
+    if plan.tables:
+        left_out["empty"] += counts["empty"]
+    (staging.dataset / SOURCES_FILE).write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
+    DatasetInfo(
+        path=staging.dataset,
+        name=context.name,
+        dtype=dtype,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.name,
+        splits=splits,
+        source={
+            "recipe": context.recipe,
+            "description": source.description,
+            "license": source.license,
+            "documents": sum(split.documents for split in splits.values()) if plan.separate else len(plan.scans),
+            "left_out": left_out,
+            "sha256": _source_sha256(facts),
+            **_table_source(plan),
+            **source.details,
+        },
+        options=context.options,
+        boundary=Boundary(tokenizer.eot_id, "end") if plan.separate and tokenizer.eot_id is not None else None,
+    ).save()
+
+
+def _scan(source: Source, pool: ThreadPoolExecutor, context: Context) -> tuple[list[Scan], dict[str, int]]:
+    """Distinct, non-empty texts in order, and how many documents were left out for which reason."""
+    distinct: dict[str, Scan] = {}
+    left_out = {"duplicate": 0, "empty": 0, "not_text": 0}
+    documents = source.documents
+    if documents:
+        context.progress.phase("reading", sum(document.size() for document in documents))
+    groups = [documents[i : i + DOCUMENTS_AT_ONCE] for i in range(0, len(documents), DOCUMENTS_AT_ONCE)]
+    scanned = pool.map(lambda group: [scan(document) for document in group], groups)
+    for found in itertools.chain.from_iterable(scanned):
+        context.progress.advance(found.bytes)
+        if not found.is_text and source.strict:
+            raise DatasetError(f"{found.document.path}: is not UTF-8 text. Convert it, for example with iconv.")
+        if not found.is_text:
+            left_out["not_text"] += 1
+        elif not found.bytes:
+            left_out["empty"] += 1
+        elif distinct.setdefault(found.sha256, found) is not found:
+            left_out["duplicate"] += 1
+    if not distinct and not source.tables:
+        raise DatasetError(f"no text in {source.description} ({left_out} left out). Give other files.")
+    return list(distinct.values()), left_out
+
+
+def _check_splits(splits: dict[str, SplitInfo], plan: Plan, source: Source) -> None:
+    documents = sum(split.documents for split in splits.values())
+    if not documents:
+        raise DatasetError(f"no text in {source.description}: every document is empty. Give other files.")
+    for split in ("train", "val"):
+        if split not in splits:
+            raise DatasetError(
+                f"{source.description}: none of {documents} documents fell to {split!r}, where one in "
+                f"{plan.val_one_in} is held out by its hash. Hold out another share: --val-one-in N."
+            )
+
+
+def _table_facts(
+    tables: Sequence[Table], stamps: dict[str, tuple[int, int]], pool: ThreadPoolExecutor, context: Context
+) -> list[dict[str, Any]]:
+    """What was in each table, for `sources.jsonl`. DatasetError if one changed since the work began."""
+    if tables:
+        context.progress.phase("hashing", sum(size for size, _ in stamps.values()))
+    facts = []
+    for table, sha256 in zip(tables, pool.map(lambda table: file_sha256(table.path), tables), strict=True):
+        size, _ = stamp = stamps[table.key]
+        if table.stamp() != stamp:
+            raise DatasetError(f"{table.path}: changed while it was being prepared. Run the same command again.")
+        context.progress.advance(size)
+        facts.append({"document": table.key, "sha256": sha256, "bytes": size, "field": table.field})
+    return facts
+
+
+def _source_sha256(facts: Iterable[dict[str, Any]]) -> str:
+    """Digest of the names and contents of all files, in order."""
+    return hashlib.sha256("".join(f"{fact['document']}\0{fact['sha256']}\n" for fact in facts).encode()).hexdigest()
+
+
+def _table_source(plan: Plan) -> dict[str, Any]:
+    if not plan.tables:
+        return {}
+    by_hash = any(table.split is None for table in plan.tables)
+    held_out = f"documents whose sha256 is divisible by {plan.val_one_in}" if by_hash else "the source's own split"
+    return {"tables": len(plan.tables), "validation": held_out}
