@@ -69,7 +69,7 @@ def rows(run: Run, first_only: bool = False) -> Iterator[Rows]:
 
 def _open(table: Table) -> tuple[BinaryIO, BinaryIO]:
     """The lines, and the file on disk behind them, whose position tells how far reading has come."""
-    raw = open(table.path, "rb", buffering=BUFFER_BYTES)
+    raw = open(table.path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115  (the caller closes both)
     packed = compression(table.path)
     if packed is None:
         return raw, raw

@@ -158,8 +158,8 @@ class EncodedShard:
         return self.shard.bytes
 
     def jobs(self) -> Iterator[Job]:
-        for pieces in self.shard.batches():
-            yield lambda pieces=pieces: self.encoder.pieces(self.shard.split, pieces)
+        for batch in self.shard.batches():
+            yield lambda batch=batch: self.encoder.pieces(self.shard.split, batch)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def _train_bpe(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
-    every = -(-plan.bytes("train") // TRAIN_BYTES)
+    every = max(1, -(-plan.bytes("train") // TRAIN_BYTES))
     progress.phase("training the tokenizer on", plan.bytes("train") // every)
 
     def texts() -> Iterator[str]:

@@ -116,7 +116,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self._path, self._aside = path, path.with_suffix(".tmp")
-        self._file: BinaryIO = open(self._aside, "wb", buffering=0)
+        self._file: BinaryIO = open(self._aside, "wb", buffering=0)  # noqa: SIM115  (closed by __exit__)
         self._digest, self._items = hashlib.sha256(), 0
 
     def __enter__(self) -> _File:
@@ -126,7 +126,7 @@ class _File:
         self._file.close()
 
     def write(self, array: np.ndarray) -> None:
-        content = memoryview(array).cast("B") if array.size else memoryview(b"")
+        content = array.data.cast("B") if array.size else memoryview(b"")
         self._digest.update(content)
         self._items += array.size
         while content:
