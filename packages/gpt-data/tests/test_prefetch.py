@@ -2,6 +2,8 @@
 
 import gc
 import itertools
+import subprocess
+import sys
 import threading
 import time
 
@@ -99,6 +101,16 @@ def test_closing_is_quick_and_going_on_is_possible(make_dataset):
     assert time.monotonic() - began < 0.5 and not prefetch_threads()
     ahead.close()
     assert torch.equal(next(ahead).inputs, next(plain).inputs)
+
+
+def test_a_program_that_ends_with_a_thread_at_work_ends_well(make_dataset):
+    script = (
+        "import sys, gpt_data\ndata = gpt_data.random_windows(sys.argv[1], 32, 64, prefetch=50).train\nnext(data)\n"
+    )
+    command = [sys.executable, "-c", script, str(make_dataset().path)]
+    for _ in range(3):
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_negative_depth_is_refused(make_dataset):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..batch import Batch
@@ -14,6 +18,8 @@ from .base import Loader, Rows
 
 POLL_SECONDS = 1.0
 """How often a thread that waits for room looks whether its loader is still wanted."""
+EXIT_SECONDS = 5.0
+"""How long the end of the program waits for a thread."""
 
 
 def prefetched(loader: Loader, depth: int) -> Loader:
@@ -45,8 +51,7 @@ class Prefetch(Loader):
         self.loader, self.depth = loader, depth
         self._state = loader.state_dict()
         self._made: queue.Queue[_Made] | None = None
-        self._wanted = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._end: Callable[..., None] | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -95,27 +100,34 @@ class Prefetch(Loader):
 
     def close(self) -> None:
         """End the thread; what it made ahead is forgotten, and made again by the next `next`."""
-        if self._thread is None or self._made is None:
+        if self._made is None or self._end is None:
             return
-        self._wanted.clear()
-        while self._thread.is_alive():
-            with suppress(queue.Empty):  # it may be waiting for room
-                self._made.get_nowait()
-            self._thread.join(0.01)
-        self._thread = self._made = None
+        self._end(patience=None)
+        self._end = self._made = None
         self.loader.load_state_dict(self._state)
 
     def _start(self) -> None:
         import torch
 
-        self._made, self._wanted = queue.Queue(self.depth), threading.Event()
-        self._wanted.set()
-        arguments = (self.loader, self._made, self._wanted, torch.cuda.is_available())
-        self._thread = threading.Thread(target=_make, args=arguments, name="prefetch", daemon=True)
-        self._thread.start()
+        made: queue.Queue[_Made] = queue.Queue(self.depth)
+        wanted = threading.Event()
+        wanted.set()
+        arguments = (self.loader, made, wanted, torch.cuda.is_available())
+        thread = threading.Thread(target=_make, args=arguments, name="prefetch", daemon=True)
+        thread.start()
+        # Also at the interpreter's exit: a thread that is still in C++ code when Python ends aborts the process.
+        weakref.finalize(self, _end, thread, made, wanted, EXIT_SECONDS)
+        self._made, self._end = made, partial(_end, thread, made, wanted)
 
-    def __del__(self) -> None:
-        self._wanted.clear()
+
+def _end(thread: threading.Thread, made: queue.Queue[_Made], wanted: threading.Event, patience: float | None) -> None:
+    """Make the thread end and wait for it, at most `patience` seconds (it may be waiting for a network)."""
+    wanted.clear()
+    until = math.inf if patience is None else time.monotonic() + patience
+    while thread.is_alive() and time.monotonic() < until:
+        with suppress(queue.Empty):  # it may be waiting for room
+            made.get_nowait()
+        thread.join(0.01)
 
 
 def _make(loader: Loader, made: queue.Queue[_Made], wanted: threading.Event, pin: bool) -> None:
