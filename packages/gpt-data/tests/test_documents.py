@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from gpt_data import DatasetError
 from gpt_data.preparation.documents import Document, byte_offset, pieces, scan
 from gpt_data.preparation.plan import make_plan
-from gpt_data.tokenizers.bpe import GPT2_PATTERN, SPLIT_PATTERN
+from gpt_data.tokenizers.bpe import SPLIT_PATTERN
+from gpt_data.tokenizers.gpt2 import GPT2_PATTERN
 
 # Everything that the patterns treat differently, so that short texts meet every rule.
 CODE_LIKE = st.text(st.sampled_from(list("aB1.,'s \t\n\r}(é東\u00a0\u2028🦊_")), max_size=80)
