@@ -60,7 +60,7 @@ def write_records(run_dir: Path, config: Config, parts: Parts, argv: Sequence[st
         run_dir,
         config_yaml=_repeatable(config, run_dir / "config.yaml"),
         argv=["uv", "run", *launcher, *argv],
-        data={"path": str(dataset.path), "digest": dataset.digest},
+        data={"path": dataset.path and str(dataset.path), "name": dataset.name, "digest": dataset.digest},
         extra={"launch": ranks.launch} if ranks.launch else None,
     )
     parts.tokenizer.save(run_dir / "tokenizer")
