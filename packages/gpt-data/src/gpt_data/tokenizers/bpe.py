@@ -1,10 +1,9 @@
-"""Byte-pair encoding: trained here (rustbpe) or GPT-2's, encoded by tiktoken."""
+"""Byte-pair encoding: trained by rustbpe, encoded by tiktoken."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,6 @@ SPLIT_PATTERN = (
     r"""|\s*[\r\n]|\s+(?!\S)|\s+"""
 )
 """How trained vocabularies cut text before merging: GPT-4's rule, digits in threes, runs of spaces in one piece."""
-GPT2_FILES = {
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-}
 SMALLEST_VOCABULARY = 257
 TEXTS_AT_ONCE = 128
 """Texts in memory while training."""
@@ -43,7 +38,7 @@ class BPETokenizer:
         self.eot_id = len(ranks)
         self.vocab_size = len(ranks) + 1
         self.special_tokens = {EOT: self.eot_id}
-        self._encoding = _tiktoken().Encoding(
+        self._encoding = import_tiktoken().Encoding(
             name,
             pat_str=pattern,
             mergeable_ranks=ranks,
@@ -109,51 +104,11 @@ class BPETokenizer:
         return cls(content["name"], ranks, content["pattern"])
 
 
-def gpt2_tokenizer(folder: Path | str | None = None) -> BPETokenizer:
-    """GPT-2's vocabulary of 50257.
-
-    folder: where vocab.bpe and encoder.json lie (default `$GPT2_BPE_DIR`); without one, tiktoken's copy is used,
-    which it downloads once. Errors: DatasetError if neither is there.
-    """
-    folder = folder or os.environ.get("GPT2_BPE_DIR")
-    ranks = _gpt2_ranks_from(Path(folder)) if folder else _gpt2_ranks_from_tiktoken()
-    return BPETokenizer("gpt2", ranks, GPT2_PATTERN)
-
-
-def _gpt2_ranks_from(folder: Path) -> dict[bytes, int]:
-    for name, expected in GPT2_FILES.items():
-        path = folder / name
-        if not path.is_file():
-            raise DatasetError(f"{path}: is missing. GPT-2's vocabulary is {' and '.join(GPT2_FILES)}.")
-        if (got := hashlib.sha256(path.read_bytes()).hexdigest()) != expected:
-            raise DatasetError(f"{path}: sha256 is {got}, expected {expected}: not GPT-2's file.")
-    vocab, encoder = (str(folder / name) for name in GPT2_FILES)
-    _tiktoken()
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-
-    return data_gym_to_mergeable_bpe_ranks(vocab, encoder)
-
-
-def _gpt2_ranks_from_tiktoken() -> dict[bytes, int]:
-    _tiktoken()
-    from tiktoken_ext.openai_public import gpt2
-
-    try:
-        return gpt2()["mergeable_ranks"]
-    except OSError as error:  # every error of requests is one
-        raise DatasetError(
-            f"GPT-2's vocabulary is not on this machine and cannot be downloaded ({type(error).__name__}). Set "
-            "GPT2_BPE_DIR to a folder that holds vocab.bpe and encoder.json (from "
-            "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/), or train a vocabulary on your text: "
-            "--tokenizer bpe."
-        ) from error
-
-
 def _by_rank(ranks: dict[bytes, int]) -> list[tuple[bytes, int]]:
     return sorted(ranks.items(), key=lambda item: item[1])
 
 
-def _tiktoken():
+def import_tiktoken():
     try:
         import tiktoken
     except ImportError as error:

@@ -8,25 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from .arithmetic import ArithmeticTokenizer
 from .base import TOKENIZER_FILE, TOKENIZER_FORMAT, Tokenizer
 from .bpe import BPETokenizer
 from .byte import ByteTokenizer
 from .char import CharTokenizer
+from .grokking import GrokkingTokenizer
+from .huggingface import HF_FILE, HuggingFaceTokenizer
 from .special import SpecialTokenizer
 
 KINDS: dict[str, Callable[[Path, dict[str, Any]], Tokenizer]] = {
+    "arithmetic": ArithmeticTokenizer.load,
     "bpe": BPETokenizer.load,
     "byte": ByteTokenizer.load,
     "char": CharTokenizer.load,
+    "grokking": GrokkingTokenizer.load,
+    "hf": HuggingFaceTokenizer.load,
     "special": SpecialTokenizer.load,
 }
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
-    """The tokenizer that was saved in `folder`. DatasetError if the files are missing or damaged."""
+    """The tokenizer that was saved in `folder`, or that of a Hugging Face folder (one with a tokenizer.json).
+
+    DatasetError if the files are missing or damaged.
+    """
     path = Path(folder) / TOKENIZER_FILE
+    if not path.is_file() and (Path(folder) / HF_FILE).is_file():
+        return HuggingFaceTokenizer.open(folder)
     if not path.is_file():
-        raise DatasetError(f"{path}: is missing. A tokenizer folder is written by `Tokenizer.save(folder)`.")
+        raise DatasetError(
+            f"{path}: is missing. A tokenizer folder is written by `Tokenizer.save(folder)`, or is one of Hugging "
+            f"Face's with a {HF_FILE}."
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != TOKENIZER_FORMAT:
