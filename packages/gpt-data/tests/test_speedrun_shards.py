@@ -27,6 +27,8 @@ def shards(tmp_path):
 
 def test_shards_become_a_dataset_and_stay_what_they_were(shards):
     folder, train, val = shards
+    with pytest.raises(DatasetError, match=r"is a speedrun folder\. Describe it once.*apps/prepare speedrun"):
+        open_dataset(folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     info = describe_speedrun(folder)
     assert {path: path.read_bytes() for path in before} == before

@@ -9,6 +9,9 @@ from .errors import DatasetError
 from .preparation import PREPARED_ON_FIRST_USE, RECIPES, prepare
 from .root import data_root
 
+FOREIGN = {"nanoGPT": "train.bin", "speedrun": "*_train_*.bin"}
+"""Folders that other programs wrote, by the files that tell them."""
+
 
 def open_dataset(dataset: str | Path, root: str | Path | None = None) -> DatasetInfo:
     """Open a dataset by its name below `root` or by the path of its folder.
@@ -20,11 +23,13 @@ def open_dataset(dataset: str | Path, root: str | Path | None = None) -> Dataset
     for folder in (root / dataset, Path(dataset)):
         if (folder / DESCRIPTION_FILE).exists():
             return read_dataset(folder)
-        if (folder / "train.bin").exists():
-            raise DatasetError(
-                f"{folder}: is a nanoGPT folder. Describe it once, which leaves its files as they are: "
-                f"`uv run apps/prepare nanogpt {folder}` or gpt_data.describe_nanogpt({str(folder)!r})."
-            )
+        for kind, files in FOREIGN.items():
+            if any(folder.glob(files)):
+                raise DatasetError(
+                    f"{folder}: is a {kind} folder. Describe it once, which leaves its files as they are: "
+                    f"`uv run apps/prepare {kind.lower()} {folder}` or "
+                    f"gpt_data.describe_{kind.lower()}({str(folder)!r})."
+                )
     name = str(dataset)
     if name in PREPARED_ON_FIRST_USE:
         return prepare(name, root=root)
