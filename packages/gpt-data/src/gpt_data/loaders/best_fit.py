@@ -1,0 +1,75 @@
+"""Best-fit packed rows for pretraining: every row begins with the first token of a document, none is padded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..locate import open_dataset
+from .base import Rows
+from .packing import PackingLoader
+from .prefetch import prefetched
+from .shard_loader import LossOn
+from .splits import Splits
+
+
+def best_fit(
+    dataset: str | Path,
+    context_length: int,
+    device_batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 1337,
+    data_root: str | Path | None = None,
+    buffer: int = 1000,
+    cut_long: bool = False,
+    shuffle: bool = False,
+    loss_on: LossOn = "mask",
+    prefetch: int = 2,
+) -> Splits:
+    """Best-fit packing for training and evaluation; other arguments as for `random_windows`.
+
+    buffer: documents to choose from.
+    cut_long: documents longer than T+1 are cut to it when they enter the buffer, and fill a row each. False: as
+    nanochat, where they never fit, fill the buffer in time, and leave little choice: more is cropped, and the longest
+    documents are never seen.
+    shuffle: the shards of the training split in another order in every epoch, drawn by `seed`.
+    """
+    info = open_dataset(dataset, data_root)
+    shape = (context_length, device_batch_size, rank, world_size)
+    options: dict[str, Any] = {"buffer": buffer, "cut_long": cut_long, "loss_on": loss_on}
+    train = BestFit(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
+    val = BestFit(info, "val", *shape, **options)
+    test = BestFit(info, "test", *shape, **options) if "test" in info.splits else None
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
+
+
+class BestFit(PackingLoader):
+    """Rows of T+1 tokens that begin with a document's BOS (boundary at `end`: the end token before the document).
+
+    Into the row goes again and again the longest buffered document that fits; when none does, the shortest buffered
+    one is cropped to the gap, and its rest left out. In file order every document enters the buffer once per epoch,
+    which does not end with a row: the buffer goes on. Documents are not told apart (no `cu_seqlens`).
+    """
+
+    crop = True
+    nothing = "has no document, its boundary token is nowhere in it. Prepare it again, or use random_windows."
+
+    def __init__(self, *args: Any, cut_long: bool = False, **kwargs: Any) -> None:
+        self.cut_long = cut_long
+        super().__init__(*args, **kwargs)
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "cut_long": self.cut_long}
+
+    @property
+    def cropped_fraction(self) -> float:
+        """Of the tokens of all documents taken so far, by all ranks: the share that was left out."""
+        taken = self._packer.used + self._packer.cropped
+        return self._packer.cropped / taken if taken else 0.0
+
+    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows:
+        ids = self._read(self._stream, plans, self._boundary, self._boundary)
+        if self._mask_stream is None:
+            return Rows(ids)
+        return Rows(ids, self._read(self._mask_stream, plans, 1, 0))

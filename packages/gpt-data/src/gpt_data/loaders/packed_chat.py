@@ -1,0 +1,97 @@
+"""Conversations packed into rows with their loss masks: never cropped, never a batch without a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError
+from ..locate import open_dataset
+from .base import Rows
+from .documents import Documents, Scanner
+from .packing import PackingLoader
+from .prefetch import prefetched
+from .shard_loader import LossOn
+from .splits import Splits
+
+
+def packed_chat(
+    dataset: str | Path,
+    context_length: int,
+    device_batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 1337,
+    data_root: str | Path | None = None,
+    buffer: int = 100,
+    shuffle: bool = False,
+    loss_on: LossOn = "mask",
+    prefetch: int = 2,
+) -> Splits:
+    """Packed conversations for training and evaluation; other arguments as for `random_windows`.
+
+    buffer: conversations to choose from; with fewer more is padded.
+    shuffle: the shards of the training split in another order in every epoch, drawn by `seed`.
+    loss_on: `mask` supervises what the dataset's mask counts (all, where it has none), `all` everything but padding.
+    """
+    info = open_dataset(dataset, data_root)
+    shape = (context_length, device_batch_size, rank, world_size)
+    options: dict[str, Any] = {"buffer": buffer, "loss_on": loss_on}
+    train = PackedChat(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
+    val = PackedChat(info, "val", *shape, **options)
+    test = PackedChat(info, "test", *shape, **options) if "test" in info.splits else None
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
+
+
+class PackedChat(PackingLoader):
+    """Rows of T+1 tokens that hold whole conversations, each from its BOS on, then BOS as padding that no loss counts.
+
+    Conversations longer than T+1 are cut to their first T+1 tokens. One that has no supervised target in what is kept
+    is left out; so every row, and every batch of every rank, has a target. The others are taken once per epoch.
+    """
+
+    crop = cut_long = False
+    nothing = (
+        "no conversation has a target that counts within the context length. Use a longer context_length or "
+        "loss_on='all', or prepare the dataset again."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        boundary = self.dataset.boundary
+        if boundary is None or boundary.at != "start":
+            raise DatasetError(
+                f"{self.where}: its documents do not begin with a BOS token, so it holds no conversations. Prepare "
+                "conversations (`uv run apps/prepare task_mixture`), or use best_fit."
+            )
+
+    def _scan(self, scanner: Scanner) -> Callable[[int, int, int], Documents]:
+        longest = self.context_length + 1
+        mask = None if self._mask_stream is None else self.dataset.mask_stream(self.split)  # the thread's own
+
+        def scan(shard: int, position: int, count: int) -> Documents:
+            starts, ends = scanner.scan(shard, position, count)
+            ends = np.minimum(ends, starts + longest)
+            if mask is None:
+                keep = ends - starts > 1
+            else:
+                keep = np.zeros(len(starts), bool)
+                if len(starts):
+                    first = int(starts[0])
+                    counted = first + np.flatnonzero(mask.read(first, int(ends[-1]) - first))
+                    keep = np.searchsorted(counted, starts + 1) < np.searchsorted(counted, ends)
+            return Documents(starts[keep], ends[keep])
+
+        return scan
+
+    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows:
+        ids = self._read(self._stream, plans, self._boundary, self._boundary)
+        if self._mask_stream is not None:
+            return Rows(ids, self._read(self._mask_stream, plans, 0, 0))
+        mask = np.ones(ids.shape, np.uint8)
+        for row, plan in zip(mask, plans, strict=True):
+            row[sum(length for _, length in plan) :] = 0
+        return Rows(ids, mask)

@@ -1,0 +1,221 @@
+"""Best-fit packing: rows of one length made of whole documents where they fit.
+
+Source: nanochat's BOS-aligned best-fit loader (spec scaling_midtrain_chat §4a, 4e).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError
+from ..shards import TokenStream
+from .base import Rows
+from .documents import Blocks, Documents, Place, Scanner, place_from
+from .shard_loader import ShardLoader
+
+POSITION_BITS = 48
+
+
+class DocumentFeed:
+    """Documents one by one, epoch after epoch: `next()` gives (start, length). `place` is before the next one.
+
+    order: the shards of an epoch; scan: finds (and may leave out) documents; none: what to say if an epoch has none.
+    """
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        place: Place,
+        order: Callable[[int], list[int]],
+        scan: Callable[[int, int, int], Documents],
+        none: str,
+    ) -> None:
+        self._blocks = Blocks(scanner, place, order, scan)
+        self._shards, self._none = scanner.shards, f"{scanner.where}: {none}"
+        self._shard_starts = scanner.stream.starts
+        self._before = place
+        self._epoch = self._shard = self._number = 0  # of the block; number: of the next document
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+        self._taken = 0
+
+    @property
+    def place(self) -> Place:
+        if not self._taken:
+            return self._before
+        position = self._starts[self._taken - 1] - self._shard_starts[self._shard] + 1
+        return Place(self._epoch, self._shard, self._number + self._taken, position)
+
+    def __next__(self) -> tuple[int, int]:
+        if self._taken == len(self._starts):
+            self._advance()
+        document = self._starts[self._taken], self._lengths[self._taken]
+        self._taken += 1
+        return document
+
+    def _advance(self) -> None:
+        """Go on to the next block that has documents."""
+        self._before, empty_shards = self.place, 0
+        self._taken = 0
+        while True:
+            block = next(self._blocks)
+            if len(block.documents.starts):
+                break
+            empty_shards += block.last
+            if empty_shards > self._shards:
+                raise DatasetError(self._none)
+        self._epoch, self._shard, self._number = block.epoch, block.shard, block.number
+        self._starts = block.documents.starts.tolist()
+        self._lengths = (block.documents.ends - block.documents.starts).tolist()
+
+
+class Packer:
+    """Plans rows of `capacity` tokens out of a buffer of documents.
+
+    Before each row the buffer is filled up to `buffer` documents. Into the row goes again and again the longest
+    document that fits the gap; when none fits, the shortest of the buffer, cut to the gap, its rest left out (`crop`),
+    or the row ends there. Of equally long ones the last in the file goes first.
+    cut_long: documents longer than a row are cut to a row's length when they enter the buffer; otherwise they never fit
+    and wait in the buffer until they are the shortest there.
+    """
+
+    def __init__(self, feed: DocumentFeed, capacity: int, buffer: int, crop: bool, cut_long: bool = False) -> None:
+        self.feed, self.capacity, self.buffer, self.crop, self.cut_long = feed, capacity, buffer, crop, cut_long
+        self.rows = self.used = self.cropped = 0
+        """Planned so far: rows, tokens in them, tokens left out."""
+        self._keys: list[int] = []  # sorted: (length, start + 1) as one integer
+
+    def row(self) -> list[tuple[int, int]]:
+        """The next row: (start, length) of its pieces."""
+        keys, gap, pieces = self._keys, self.capacity, []
+        self._fill()
+        while gap:
+            if not keys:
+                self._fill()
+            index = bisect_left(keys, (gap + 1) << POSITION_BITS) - 1
+            if index < 0 and not self.crop:
+                break
+            key = keys.pop(max(index, 0))
+            length, start = key >> POSITION_BITS, (key & ((1 << POSITION_BITS) - 1)) - 1
+            if index < 0:
+                self.cropped += length - gap
+                length = gap
+            pieces.append((start, length))
+            gap -= length
+        self.rows += 1
+        self.used += self.capacity - gap
+        return pieces
+
+    def _fill(self) -> None:
+        keys, feed = self._keys, self.feed
+        for _ in range(self.buffer - len(keys)):
+            start, length = next(feed)
+            if self.cut_long and length > self.capacity:
+                self.cropped += length - self.capacity
+                length = self.capacity
+            insort(keys, length << POSITION_BITS | (start + 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """`buffered`: for each document in the buffer `length << 48 | start + 1`, which is quick to copy per batch."""
+        counts = {"rows": self.rows, "used": self.used, "cropped": self.cropped}
+        return {**self.feed.place._asdict(), "buffered": list(self._keys), **counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Everything but the place, which the feed was made with. ValueError if it is no state of a packer."""
+        keys = state.get("buffered")
+        counts = [value for name in ("rows", "used", "cropped") if isinstance(value := state.get(name), int)]
+        if not isinstance(keys, list) or len(counts) < 3 or min(counts) < 0:
+            raise ValueError(
+                "this loader state has no list `buffered` of documents, or no counts `rows`, `used` and `cropped`. "
+                "Start the data from the beginning."
+            )
+        self._keys = sorted(map(int, keys))
+        self.rows, self.used, self.cropped = counts
+
+
+class PackingLoader(ShardLoader):
+    """Rows that a `Packer` plans. One packing for all ranks: of the rows of a batch rank r takes [rB, (r+1)B).
+
+    Every rank plans all rows, from the lengths of documents alone, and reads its own. So the state, the place in the
+    split and the documents in the buffer, fits any number of ranks and any batch size.
+    shuffle: another order of the shards in every epoch, drawn by seed; documents of a shard stay in order.
+    """
+
+    crop: bool
+    cut_long: bool
+    nothing: str
+    """What to say if no document can be used."""
+
+    def __init__(self, *args: Any, buffer: int, shuffle: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if buffer < 1:
+            raise ValueError(f"buffer is {buffer}, expected at least one document.")
+        self.buffer, self.shuffle = buffer, shuffle
+        self._order = partial(shard_order, len(self._stream.starts) - 1, self.seed if shuffle else None)
+        self._packer = self._new_packer(Place(shard=self._order(0)[0]))
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that hold as many tokens as the split."""
+        return -(-len(self._stream) // (self.world_size * self.device_batch_size * (self.context_length + 1)))
+
+    @abstractmethod
+    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows: ...
+
+    def _scanner(self) -> Scanner:
+        return Scanner(self.dataset, self.split, virtual_start=True)
+
+    def _scan(self, scanner: Scanner) -> Callable[[int, int, int], Documents]:
+        return scanner.scan
+
+    def _new_packer(self, place: Place) -> Packer:
+        scanner = self._scanner()
+        self._boundary = scanner.boundary.id
+        feed = DocumentFeed(scanner, place, self._order, self._scan(scanner), self.nothing)
+        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.cut_long)
+
+    def next_rows(self) -> Rows:
+        rows, first = self.device_batch_size, self.rank * self.device_batch_size
+        plans = [self._packer.row() for _ in range(self.world_size * rows)]
+        return self._rows(plans[first : first + rows])
+
+    def _read(self, stream: TokenStream, plans: list[list[tuple[int, int]]], imagined: int, padding: int) -> np.ndarray:
+        """(B, T+1): the pieces of every row; imagined: what stands at -1; padding: what follows the last piece."""
+        rows = np.empty((len(plans), self.context_length + 1), stream.dtype)
+        for row, plan in zip(rows, plans, strict=True):
+            at = 0
+            for start, length in plan:
+                if start < 0:
+                    row[at] = imagined
+                    stream.read_into(row[at + 1 : at + length], 0)
+                else:
+                    stream.read_into(row[at : at + length], start)
+                at += length
+            row[at:] = padding
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._packer.state_dict(), **self.identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.check_identity(state)
+        packer = self._new_packer(place_from(state, len(self._stream.starts) - 1))
+        packer.load_state_dict(state)
+        self._packer = packer
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "buffer": self.buffer, "shuffle": self.shuffle}
+
+
+def shard_order(count: int, seed: int | None, epoch: int) -> list[int]:
+    """The shards of an epoch: in file order, or with a seed in an order that it and the epoch decide."""
+    if seed is None:
+        return list(range(count))
+    words = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(count)
+    return np.argsort(words, kind="stable").tolist()
