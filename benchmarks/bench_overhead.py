@@ -135,8 +135,8 @@ class Timed(nn.Module):
         self.inner, self.clock = inner, clock
         self.call = clock.timing("forward", inner)
 
-    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> Any:
-        sums = self.call(ids, targets)
+    def forward(self, *inputs: torch.Tensor | None) -> Any:
+        sums = self.call(*inputs)
         return sums._replace(objective=TimedObjective(sums.objective, self.clock))
 
 
