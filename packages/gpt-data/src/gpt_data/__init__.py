@@ -8,8 +8,10 @@ from .dataset import SplitInfo as SplitInfo
 from .errors import DatasetError as DatasetError
 from .loaders import Loader as Loader
 from .loaders import Splits as Splits
+from .loaders import arithmetic as arithmetic
 from .loaders import best_fit as best_fit
 from .loaders import document_aligned as document_aligned
+from .loaders import grokking as grokking
 from .loaders import hf_streaming as hf_streaming
 from .loaders import packed_chat as packed_chat
 from .loaders import random_windows as random_windows

@@ -1,11 +1,13 @@
 """Loaders: infinite iterators of `Batch` with `state_dict()/load_state_dict()`."""
 
+from .arithmetic import arithmetic as arithmetic
 from .base import Loader as Loader
 from .best_fit import BestFit as BestFit
 from .best_fit import best_fit as best_fit
 from .document_aligned import DocumentAligned as DocumentAligned
 from .document_aligned import DocumentWindows as DocumentWindows
 from .document_aligned import document_aligned as document_aligned
+from .grokking import grokking as grokking
 from .packed_chat import PackedChat as PackedChat
 from .packed_chat import packed_chat as packed_chat
 from .prefetch import Prefetch as Prefetch
