@@ -200,10 +200,10 @@ def test_packed_documents_with_a_softcap():
     torch.testing.assert_close(out[:, :, 4:11], by_loops(*(x[:, :, 4:11] for x in (q, k, v)), softcap=2.0))
 
 
-def test_packed_documents_compile():
+def test_packed_documents_compile_to_one_graph():
     q, k, v = (x.float() for x in tensors((1, 4, 2, 13, 13, 3)))
     ends = torch.tensor(PACKED, dtype=torch.int32)
-    compiled = torch.compile(attention, backend="eager")
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(q, k, v, cu_seqlens=ends), attention(q, k, v, cu_seqlens=ends))
 
 

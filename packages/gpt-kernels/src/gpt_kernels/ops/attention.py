@@ -63,7 +63,9 @@ def attention(
     )
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     if cu_seqlens is not None:
-        if chosen == "sdpa" and q_BHTK.device.type == "cpu":
+        # Lengths are data: a compiled loop over them would be compiled anew for each batch, and on a GPU they are not
+        # known here without waiting. There a mask does it, in one graph.
+        if chosen == "sdpa" and q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling():
             return _sdpa_by_document(q_BHTK, k_BGSK, v_BGSK, cu_seqlens, causal, window, scale, dropout)
         mask = document_mask(cu_seqlens, T)
     if window is not None and window >= S:
@@ -145,7 +147,6 @@ def document_mask(cu_seqlens: Tensor, T: int) -> Tensor:
     return document_T.unsqueeze(1) == document_T
 
 
-@torch.compiler.disable  # lengths are data: compiled, each batch would be compiled anew
 def _sdpa_by_document(
     q_BHTK: Tensor,
     k_BGSK: Tensor,
