@@ -366,5 +366,7 @@ def test_progress_on_a_terminal_tells_the_time_left(capsys, monkeypatch):
 
 
 def test_every_recipe_is_listed_with_a_summary():
-    assert set(RECIPES) == {"stdlib", "shakespeare", "shakespeare_char", "text"}
+    local = {"stdlib", "docs", "site-packages", "shakespeare", "shakespeare_char", "text"}
+    hub = {"openwebtext", "fineweb_edu", "fineweb10B", "slimpajama", "wikitext", "task_mixture", "hf"}
+    assert set(RECIPES) == local | hub
     assert all(recipe.summary for recipe in RECIPES.values())

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..dataset import ShardInfo, SplitInfo
+from ..errors import DatasetError
+from .download import file_sha256
 from .progress import Progress
 from .staging import Staging
+from .tables import Table
 from .write import Part, PartRecord, file_name
 
 SPLITS = ("train", "val", "test")
 Options = dict[str, Any]
+Fact = dict[str, Any]
+"""A line of `sources.jsonl`: what a file was called and what was in it."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,18 @@ class Context:
     gpt2_bpe: str | Path | None = None
 
 
-def split_infos(parts: Sequence[Part], records: Sequence[PartRecord]) -> dict[str, SplitInfo]:
-    """The splits that have text, from the records of all parts."""
-    infos = {split: _split_info(split, parts, records) for split in SPLITS}
+def split_infos(
+    parts: Sequence[Part], records: Sequence[PartRecord], counts: Mapping[str, int]
+) -> dict[str, SplitInfo]:
+    """The splits that have text: the files of all parts, and what was counted."""
+    infos = {split: _split_info(split, parts, records, counts) for split in SPLITS}
     return {split: info for split, info in infos.items() if info.tokens}
 
 
-def _split_info(split: str, parts: Sequence[Part], records: Sequence[PartRecord]) -> SplitInfo:
-    counts, shards = total(records), []
+def _split_info(
+    split: str, parts: Sequence[Part], records: Sequence[PartRecord], counts: Mapping[str, int]
+) -> SplitInfo:
+    shards = []
     for part, record in sorted(zip(parts, records, strict=True), key=lambda pair: pair[0].index):
         if split in record.files:
             ids, mask = record.files[split], record.files.get(f"{split}_mask")
@@ -47,10 +59,33 @@ def _split_info(split: str, parts: Sequence[Part], records: Sequence[PartRecord]
             shards.append(ShardInfo(file_name(split, part.index), ids.items, ids.sha256, 0, *mask_file))
     return SplitInfo(
         tokens=sum(shard.tokens for shard in shards),
-        bytes=counts[f"{split}/bytes"],
-        documents=counts[f"{split}/documents"],
+        bytes=counts.get(f"{split}/bytes", 0),
+        documents=counts.get(f"{split}/documents", 0),
         shards=tuple(shards),
     )
+
+
+def table_facts(tables: Iterable[Table], stamps: Mapping[Table, tuple[int, int]], context: Context) -> list[Fact]:
+    """What was in each table, for `sources.jsonl`. DatasetError if one changed since it was stamped."""
+    facts = []
+    context.progress.phase("hashing", sum(size for size, _ in stamps.values()))
+    with ThreadPoolExecutor(context.workers) as pool:
+        hashes = pool.map(lambda table: file_sha256(table.path), stamps)
+        found = dict(zip(stamps, hashes, strict=True))
+    for table in tables:
+        size, _ = stamps[table]
+        if table.stamp() != stamps[table]:
+            raise DatasetError(f"{table.path}: changed while it was being prepared. Run the same command again.")
+        context.progress.advance(size)
+        facts.append({"document": table.key, "sha256": found[table], "bytes": size, "field": table.field})
+    return facts
+
+
+def write_facts(facts: Sequence[Fact], path: Path) -> str:
+    """Write `sources.jsonl`; returns the digest of the names and contents of all files, in order."""
+    path.write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
+    lines = "".join(f"{fact['document']}\0{fact['sha256']}\n" for fact in facts)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def total(records: Iterable[PartRecord]) -> Counter[str]:

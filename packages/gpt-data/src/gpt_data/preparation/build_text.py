@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..dataset import Boundary, DatasetInfo, SplitInfo
 from ..errors import DatasetError
-from .build import Context, split_infos, total
+from .build import Context, split_infos, table_facts, total, write_facts
 from .documents import Scan, scan
-from .download import file_sha256
 from .encode import TextEncoder
 from .plan import EncodedShard, EncodedTable, Plan, make_plan
 from .run import run_parts
 from .sources import Source
 from .staging import SOURCES_FILE
-from .tables import Table
 from .vocabulary import make_tokenizer, tokenizer_identity
 from .write import Part
 
@@ -37,19 +32,19 @@ def build_text(context: Context, source: Source) -> None:
         tokenizer = make_tokenizer(kind, vocab_size, context.gpt2_bpe, plan, folder, context.progress)
         dtype = "uint16" if tokenizer.vocab_size < 1 << 16 else "uint32"
         encoder = TextEncoder(tokenizer, dtype, plan.separate, plan.val_one_in)
-        stamps = {table.key: table.stamp() for table in plan.tables}
+        stamps = {table: table.stamp() for table in plan.tables}
         parts: list[Part] = [EncodedShard(shard, encoder) for shard in plan.shards]
         parts += [EncodedTable(part, encoder) for part in plan.table_parts]
         staging, progress = context.staging, context.progress
         records = run_parts(parts, staging.dataset, staging.folder("records"), context.workers, progress, "encoding")
-        splits = split_infos(parts, records)
+        counts = total(records)
+        splits = split_infos(parts, records, counts)
         _check_splits(splits, plan, source)
-        facts = [{"document": s.document.key, "sha256": s.sha256, "bytes": s.bytes} for s in plan.scans]
-        facts += _table_facts(plan.tables, stamps, pool, context)
-    counts = total(records)
+    facts = [{"document": s.document.key, "sha256": s.sha256, "bytes": s.bytes} for s in plan.scans]
     if plan.tables:
         left_out["empty"] += counts["empty"]
-    (staging.dataset / SOURCES_FILE).write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
+        facts += table_facts(plan.tables, stamps, context)
+    source_sha256 = write_facts(facts, staging.dataset / SOURCES_FILE)
     DatasetInfo(
         path=staging.dataset,
         name=context.name,
@@ -63,7 +58,7 @@ def build_text(context: Context, source: Source) -> None:
             "license": source.license,
             "documents": sum(split.documents for split in splits.values()) if plan.separate else len(plan.scans),
             "left_out": left_out,
-            "sha256": _source_sha256(facts),
+            "sha256": source_sha256,
             **_table_source(plan),
             **source.details,
         },
@@ -106,27 +101,6 @@ def _check_splits(splits: dict[str, SplitInfo], plan: Plan, source: Source) -> N
                 f"{source.description}: none of {documents} documents fell to {split!r}, where one in "
                 f"{plan.val_one_in} is held out by its hash. Hold out another share: --val-one-in N."
             )
-
-
-def _table_facts(
-    tables: Sequence[Table], stamps: dict[str, tuple[int, int]], pool: ThreadPoolExecutor, context: Context
-) -> list[dict[str, Any]]:
-    """What was in each table, for `sources.jsonl`. DatasetError if one changed since the work began."""
-    if tables:
-        context.progress.phase("hashing", sum(size for size, _ in stamps.values()))
-    facts = []
-    for table, sha256 in zip(tables, pool.map(lambda table: file_sha256(table.path), tables), strict=True):
-        size, _ = stamp = stamps[table.key]
-        if table.stamp() != stamp:
-            raise DatasetError(f"{table.path}: changed while it was being prepared. Run the same command again.")
-        context.progress.advance(size)
-        facts.append({"document": table.key, "sha256": sha256, "bytes": size, "field": table.field})
-    return facts
-
-
-def _source_sha256(facts: Iterable[dict[str, Any]]) -> str:
-    """Digest of the names and contents of all files, in order."""
-    return hashlib.sha256("".join(f"{fact['document']}\0{fact['sha256']}\n" for fact in facts).encode()).hexdigest()
 
 
 def _table_source(plan: Plan) -> dict[str, Any]:

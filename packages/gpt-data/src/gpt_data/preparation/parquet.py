@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,13 @@ def cut(table: Table, size: int) -> list[Run]:
             start, filled = group, 0
         filled += weight
     return [*runs, Run(table, start, len(weights), filled)] if start < len(weights) else runs
+
+
+def row_starts(table: Table) -> list[int]:
+    """The number of the first row of each row group."""
+    metadata = _open(table).metadata
+    counts = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    return list(itertools.accumulate(counts, initial=0))
 
 
 def count_rows(table: Table) -> int:

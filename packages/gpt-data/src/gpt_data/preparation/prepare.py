@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..dataset import DESCRIPTION_FILE, DatasetInfo, read_dataset
 from ..errors import DatasetError
 from ..root import data_root
 from .build import Context, Options
+from .build_chat import build_chat
 from .build_text import build_text
 from .lock import exclusive
+from .mixture import ChatSource
 from .progress import Progress
-from .recipes import RECIPES
+from .recipes import NEEDS_TEXTS, RECIPES
+from .sources import Request
 from .staging import Staging, check_replaceable
+from .token_files import TokenFiles, build_token_files
 from .vocabulary import check_choice
 
 
@@ -35,21 +40,33 @@ def prepare(
     workers: int | None = None,
     shard_bytes: int | None = None,
     quiet: bool = False,
+    **recipe_options: Any,
 ) -> DatasetInfo:
     """Prepare a dataset, or open it if it is there. Any number of processes may call this at once: one works.
 
-    name: one of `RECIPES`; paths: the user's texts, for recipes that take some;
-    tokenizer: bpe | char | byte | gpt2; vocab_size: of a trained one; gpt2_bpe: folder with GPT-2's vocabulary files;
+    name: one of `RECIPES`; paths: the user's texts, for recipes that take some, or copies in place of a download;
+    tokenizer: bpe | char | byte | gpt2, or the folder of a saved one; vocab_size: of a trained one;
+    gpt2_bpe: folder with GPT-2's vocabulary files;
     out: the dataset folder (default: `name`, or the name of the first text, below `root`);
     force: replace what is there;
     workers: threads (default: one per core); shard_bytes: text per shard (default: a 16th of all, 1 to 256 MB).
+    Some recipes take more (`RECIPES[name].options`; None is as if not given):
+    text_field: the column of a table that holds the text (default: text, content or document);
+    val_one_in: one document of a table in so many is held out, by its hash (default: 20, of the hub's 2000);
+    subset, revision: of a dataset of the hub; chunks: files of fineweb10B;
+    template, val_from, allow_missing: of task_mixture: chatml | roles; where GSM8K's validation rows come from (test |
+    train); go on without a task that cannot be had.
     Errors: DatasetError says what is wrong with a text or with the folder; ValueError names an unknown choice.
     """
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(RECIPES)}.")
     kind = tokenizer or RECIPES[name].tokenizer
+    more = {key: value for key, value in recipe_options.items() if value is not None}
+    wishes = _recipe_options(name, more)
     options: Options = {"tokenizer": kind, "vocab_size": check_choice(kind, vocab_size)}
-    chosen = {key: value for key, value in (("tokenizer", tokenizer), ("vocab_size", vocab_size)) if value is not None}
+    options |= {key: value for key, value in wishes.items() if value is not None}
+    own = {"tokenizer": tokenizer, "vocab_size": vocab_size}
+    chosen = {key: value for key, value in own.items() if value is not None} | more
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, expected at least 1.")
     texts = [Path(path) for path in paths]
@@ -63,17 +80,35 @@ def prepare(
             progress.say(f"is in {folder} already, made from {info.source['description']}")
             return info
         check_replaceable(folder)
-        source = RECIPES[name].source(texts, folder.parent / "downloads")
+        source = RECIPES[name].source(Request(texts, folder.parent / "downloads", wishes, progress.say))
         context = Context(name, folder.name, staging, options, progress, workers, shard_bytes, gpt2_bpe)
-        build_text(context, source)
+        if isinstance(source, ChatSource):
+            build_chat(context, source)
+        elif isinstance(source, TokenFiles):
+            build_token_files(context, source)
+        else:
+            build_text(context, source)
         staging.publish(folder)
         progress.say(f"ready in {folder}")
         return read_dataset(folder)
 
 
+def _recipe_options(name: str, given: Options) -> Options:
+    """The recipe's options with the user's choices. ValueError for one that it does not take."""
+    known = RECIPES[name].options
+    for key, value in given.items():
+        if key not in known:
+            takes = ", ".join(known) or "no options of its own"
+            raise ValueError(f"{name} takes no {key} (got {value!r}); it takes {takes}.")
+    share = given.get("val_one_in")
+    if share is not None and share < 2:
+        raise ValueError(f"val_one_in is {share}, expected at least 2: one document in so many is held out.")
+    return known | given
+
+
 def _default_name(name: str, texts: Sequence[Path]) -> str:
-    """A text's dataset is called like its first file or folder."""
-    if name != "text" or not texts:
+    """A text's dataset is called like its first file or folder, one of the hub like its name without the owner."""
+    if name not in NEEDS_TEXTS or not texts:
         return name
     stem = texts[0].resolve().stem
     if stem in RECIPES:

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import platform
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,20 @@ TESTS = frozenset({"test", "tests", "idle_test", "__pycache__"})
 STDLIB_EXCLUDED = NOT_LIBRARY | TESTS
 GENERATED = ("_sysconfigdata", "config-", "sitecustomize", "usercustomize")
 """Names that begin so differ between machines with the same Python."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user wants of a recipe."""
+
+    texts: Sequence[Path]
+    """Files and folders, in place of a download where there is one."""
+    downloads: Path
+    """Where downloaded files are kept that have no cache of their own."""
+    options: Mapping[str, Any]
+    """The recipe's options: its own defaults, and what the user chose instead."""
+    say: Callable[[str], None]
+    """Tells the user something."""
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,10 @@ class Rows:
     """Bytes of input, on the scale of `Run.weight`."""
 
 
-def is_table(path: Path) -> bool:
-    """By its name: .jsonl or .ndjson (also .gz, .zst), .parquet."""
-    return path.name.lower().endswith((PARQUET, *LINES, *(line + end for line in LINES for end in COMPRESSED)))
+def is_table(path: Path, also: tuple[str, ...] = ()) -> bool:
+    """By its name: .jsonl or .ndjson (also .gz, .zst), .parquet, or an ending in `also`."""
+    names = (PARQUET, *LINES, *(line + end for line in LINES for end in COMPRESSED), *also)
+    return path.name.lower().endswith(names)
 
 
 def compression(path: Path) -> str | None:
@@ -94,6 +95,16 @@ def rows(run: Run) -> Iterator[Rows]:
     from . import jsonl, parquet
 
     return parquet.rows(run) if _is_parquet(run.table) else jsonl.rows(run)
+
+
+def cut_with_numbers(table: Table, size: int) -> list[tuple[Run, int]]:
+    """Runs with the number of their first row in the table. A file of lines is one run: its rows have no index."""
+    from . import parquet
+
+    if not _is_parquet(table):
+        return [(run, 0) for run in cut(table, 1 << 62)]
+    starts = parquet.row_starts(table)
+    return [(run, starts[run.start]) for run in cut(table, size)]
 
 
 def count_rows(table: Table) -> int:

@@ -15,6 +15,8 @@ from .plan import Plan
 from .progress import Progress
 
 TOKENIZERS = ("bpe", "char", "byte", "gpt2")
+TRAINED = ("bpe", "char")
+"""Those that are made from the texts of the dataset."""
 DEFAULT_VOCAB_SIZE = 2048
 """Of a trained tokenizer: small enough for small models, and ids fit in 16 bits."""
 TRAIN_BYTES = 512 << 20
@@ -59,10 +61,8 @@ def make_tokenizer(
     makers: dict[str, Callable[[], Tokenizer]] = {
         "bpe": lambda: _train_bpe(vocab_size or DEFAULT_VOCAB_SIZE, plan, progress),
         "char": lambda: CharTokenizer.train(plan.texts(), eot=plan.separate),
-        "byte": ByteTokenizer,
-        "gpt2": lambda: gpt2_tokenizer(gpt2_bpe),
     }
-    made = makers[kind]() if kind in makers else load_tokenizer(kind)
+    made = makers[kind]() if kind in TRAINED else open_tokenizer(kind, gpt2_bpe)
     if plan.separate and made.eot_id is None:
         raise DatasetError(
             f"{kind}: this tokenizer has no end-of-text token, which texts of several documents need. Use another "
@@ -70,6 +70,15 @@ def make_tokenizer(
         )
     save_tokenizer(made, folder)
     return made
+
+
+def open_tokenizer(kind: str, gpt2_bpe: str | Path | None) -> Tokenizer:
+    """A tokenizer that needs no text to learn from. ValueError for those that do."""
+    if kind in TRAINED:
+        raise ValueError(f"tokenizer is {kind!r}, which is made from texts; expected gpt2, byte, or a folder of one.")
+    if kind == "gpt2":
+        return gpt2_tokenizer(gpt2_bpe)
+    return ByteTokenizer() if kind == "byte" else load_tokenizer(kind)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
