@@ -1,4 +1,7 @@
-"""Every operation is one graph for torch.compile."""
+"""Every operation is one graph for torch.compile, and costs nothing where nothing is compiled."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -17,3 +20,10 @@ def test_operations_compile_to_one_graph():
     arguments = (q, k, v, *rotary_table(6, 8))
     compiled = torch.compile(step, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(*arguments), step(*arguments))
+
+
+def test_importing_the_package_does_not_import_the_compiler():
+    """Seven seconds of CPU that a run which compiles nothing would pay."""
+    check = "import sys, gpt_kernels; print('torch._dynamo' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert out.strip() == "False"
