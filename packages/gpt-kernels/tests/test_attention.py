@@ -1,5 +1,6 @@
 """Attention: the manual backend against loops in float64, SDPA against manual, and the edges of the arguments."""
 
+import itertools
 import math
 import sys
 import types
@@ -185,7 +186,7 @@ def test_packed_documents_do_not_see_each_other(backend, options):
     ends = torch.tensor(PACKED, dtype=torch.int32)
     out = attention(q, k, v, cu_seqlens=ends, backend=backend, **options)
     alone = [
-        by_loops(*(x[:, :, a:b] for x in inputs), **options) for a, b in zip(PACKED, PACKED[1:], strict=False) if a < b
+        by_loops(*(x[:, :, a:b] for x in inputs), **options) for a, b in itertools.pairwise(PACKED) if a < b
     ]
     torch.testing.assert_close(out, torch.cat(alone, 2), atol=1e-13, rtol=0)
     weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
