@@ -9,11 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt_data import Batch, DatasetError, random_windows, sequential
+from gpt_data import Batch, DatasetError, random_windows, sequential, shuffled_windows
 from gpt_data.loaders.base import draw
 
 FACTORIES = {
     "random": random_windows,
+    "without_replacement": shuffled_windows,
     "sequential": sequential,
     "shuffled": lambda *args, **kwargs: sequential(*args, shuffle=True, **kwargs),
 }
@@ -104,7 +105,7 @@ def test_a_state_of_another_stream_is_refused(make_dataset, factory, change):
     loader = factory(path, **same).train
     take(loader, 1)
     (name,) = change
-    divided = factory is random_windows and name in ("device_batch_size", "world_size")
+    divided = factory in (random_windows, shuffled_windows) and name in ("device_batch_size", "world_size")
     message = "is after 4 rows, which" if divided else f"state has {name} = .*the loader has .*Resume with the same"
     with pytest.raises(ValueError, match=message):
         factory(path, **(same | change)).train.load_state_dict(loader.state_dict())

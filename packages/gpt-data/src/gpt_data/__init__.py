@@ -16,6 +16,7 @@ from .loaders import hf_streaming as hf_streaming
 from .loaders import packed_chat as packed_chat
 from .loaders import random_windows as random_windows
 from .loaders import sequential as sequential
+from .loaders import shuffled_windows as shuffled_windows
 from .locate import open_dataset as open_dataset
 from .preparation import describe_nanogpt as describe_nanogpt
 from .preparation import describe_speedrun as describe_speedrun

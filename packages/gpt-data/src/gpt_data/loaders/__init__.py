@@ -17,6 +17,8 @@ from .random_windows import TiledWindows as TiledWindows
 from .random_windows import random_windows as random_windows
 from .sequential import SequentialRuns as SequentialRuns
 from .sequential import sequential as sequential
+from .shuffled_windows import ShuffledWindows as ShuffledWindows
+from .shuffled_windows import shuffled_windows as shuffled_windows
 from .splits import Splits as Splits
 from .streaming import HFStream as HFStream
 from .streaming import hf_streaming as hf_streaming
