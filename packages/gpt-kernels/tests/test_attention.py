@@ -185,9 +185,7 @@ def test_packed_documents_do_not_see_each_other(backend, options):
     inputs = [x.requires_grad_() for x in (q, k, v)]
     ends = torch.tensor(PACKED, dtype=torch.int32)
     out = attention(q, k, v, cu_seqlens=ends, backend=backend, **options)
-    alone = [
-        by_loops(*(x[:, :, a:b] for x in inputs), **options) for a, b in itertools.pairwise(PACKED) if a < b
-    ]
+    alone = [by_loops(*(x[:, :, a:b] for x in inputs), **options) for a, b in itertools.pairwise(PACKED) if a < b]
     torch.testing.assert_close(out, torch.cat(alone, 2), atol=1e-13, rtol=0)
     weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grads = [torch.autograd.grad((y * weights).sum(), inputs) for y in (out, torch.cat(alone, 2))]
