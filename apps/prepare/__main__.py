@@ -2,9 +2,9 @@
 
 uv run apps/prepare                                     list the datasets
 uv run apps/prepare stdlib --vocab-size 8192            the Python library on this machine
-uv run apps/prepare shakespeare_char --text input.txt   a file in place of the download
-uv run apps/prepare text notes/ book.txt --tokenizer byte --out data/mine
-uv run apps/prepare nanogpt ~/nanoGPT/data/shakespeare  describe what nanoGPT prepared
+uv run apps/prepare text notes/ pages.jsonl book.txt    your own text, jsonl, parquet: files and folders
+uv run apps/prepare fineweb_edu --subset sample-10BT    from the Hugging Face hub, or --text FILE... for copies
+uv run apps/prepare nanogpt DIR                         describe what nanoGPT prepared, in place
 uv run apps/prepare verify data/mine                    check every byte of a dataset
 """
 
@@ -12,14 +12,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from gpt_data import DatasetInfo, data_root, describe_nanogpt, open_dataset, prepare
-from gpt_data.preparation import RECIPES, TOKENIZERS
+from gpt_data import DatasetInfo, data_root, describe_nanogpt, describe_speedrun, open_dataset, prepare
+from gpt_data.preparation import RECIPES, TOKENIZERS, open_tokenizer, read_texts, save_tokenizer
+from gpt_data.tokenizers import BPETokenizer, evaluate_tokenizer, tokenizer_table
 
 COMMANDS = {
     "nanogpt": "describe a folder that nanoGPT prepared, in place: nanogpt DIR",
+    "speedrun": "describe a folder of the speedrun's token shards, in place: speedrun DIR",
     "verify": "check sizes, sha256 and ids of prepared datasets: verify NAME_OR_DIR...",
+    "tokenizers": "compare tokenizers on texts: tokenizers FILE... --tokenizer gpt2 --tokenizer DIR",
+    "train-tokenizer": "train a BPE vocabulary: train-tokenizer FILE... --vocab-size N --out DIR",
 }
+RECIPE_OPTIONS = ("text_field", "val_one_in", "subset", "revision", "chunks", "template", "val_from", "allow_missing")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,34 +37,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nprepare: stopped; finished shards are kept, the same command continues.", file=sys.stderr)
+        print("\nprepare: stopped; finished parts are kept, the same command continues.", file=sys.stderr)
         return 130
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    names = [*RECIPES, *COMMANDS]
     parser = argparse.ArgumentParser(
         prog="apps/prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="?", help=f"{', '.join([*RECIPES, *COMMANDS])}; nothing: list them")
+
+    def option(name: str, help: str, **how: Any) -> None:
+        parser.add_argument(*dict.fromkeys((name, name[:2] + name[2:].replace("-", "_"))), help=help, **how)
+
+    parser.add_argument("name", nargs="?", help=f"{', '.join(names)}; nothing: list them")
     parser.add_argument("paths", nargs="*", type=Path, help="files and folders, where the name takes some")
-    parser.add_argument("--text", type=Path, metavar="FILE", help="a file in place of the download")
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, help="default: see the list of datasets")
-    parser.add_argument(
-        "--vocab-size", "--vocab_size", type=int, metavar="N", help="of a trained tokenizer (default 2048)"
-    )
-    parser.add_argument(
-        "--gpt2-bpe", "--gpt2_bpe", type=Path, metavar="DIR", help="vocab.bpe and encoder.json ($GPT2_BPE_DIR)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the dataset folder (default: DATA_ROOT/NAME)")
-    parser.add_argument("--data-root", "--data_root", type=Path, metavar="DIR", help="default: $DATA_ROOT, else ./data")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
-    parser.add_argument("--force", action="store_true", help="replace the dataset if it exists")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    option("--text", "copies in place of a download", type=Path, nargs="+", default=[], metavar="FILE")
+    option("--text-field", "column with the text (default: text, content or document)", metavar="NAME")
+    option("--val-one-in", "hold out one row in N, by hash (default 20; of the hub's 2000)", type=int, metavar="N")
+    option("--subset", "configuration of a dataset of the hub", metavar="NAME")
+    option("--revision", "commit, tag or branch of a dataset of the hub", metavar="NAME")
+    option("--chunks", "files of fineweb10B, 100 M tokens each (default 9)", type=int, metavar="N")
+    option("--template", "of task_mixture: chatml (default) or roles", metavar="NAME")
+    option("--val-from", "of task_mixture: validate on GSM8K's test rows (default) or held-out train rows")
+    option("--allow-missing", "of task_mixture: go on without a task that cannot be had", action="store_true")
+    option("--tokenizer", f"{', '.join(TOKENIZERS)}, or a folder of a saved one", action="append", default=[])
+    option("--vocab-size", "of a trained tokenizer (default 2048)", type=int, metavar="N")
+    option("--gpt2-bpe", "folder with vocab.bpe and encoder.json ($GPT2_BPE_DIR)", type=Path, metavar="DIR")
+    option("--out", "the folder to make (default: DATA_ROOT/NAME)", type=Path, metavar="DIR")
+    option("--data-root", "default: $DATA_ROOT, else ./data", type=Path, metavar="DIR")
+    option("--workers", "threads (default: one per core)", type=int, metavar="N")
+    option("--force", "replace the dataset if it exists", action="store_true")
+    option("--quiet", "no progress", action="store_true")
     args = parser.parse_args(argv)
-    if args.name not in (None, *RECIPES, *COMMANDS):
-        parser.error(f"there is no dataset {args.name!r}, expected one of {', '.join([*RECIPES, *COMMANDS])}")
+    if args.name not in (None, *names):
+        parser.error(f"there is no dataset {args.name!r}, expected one of {', '.join(names)}")
     if args.name in COMMANDS and not args.paths:
         parser.error(COMMANDS[args.name])
+    if args.name == "train-tokenizer" and not (args.out and args.vocab_size):
+        parser.error(COMMANDS[args.name])
+    if args.name != "tokenizers" and len(args.tokenizer) > 1:
+        parser.error("--tokenizer is given more than once; only `tokenizers` compares several")
     return args
 
 
@@ -70,15 +89,24 @@ def run(args: argparse.Namespace) -> int:
             info = open_dataset(dataset, args.data_root)
             info.verify()
             print(f"{info.path}: {sum(s.tokens for s in info.splits.values()):,} tokens are as recorded")
-    elif args.name == "nanogpt":
+    elif args.name in ("nanogpt", "speedrun"):
+        describe = describe_nanogpt if args.name == "nanogpt" else describe_speedrun
         for folder in args.paths:
-            show(describe_nanogpt(folder, args.gpt2_bpe))
+            show(describe(folder, args.gpt2_bpe))
+    elif args.name == "tokenizers":
+        chosen = [open_tokenizer(name, args.gpt2_bpe) for name in args.tokenizer or ["gpt2", "byte"]]
+        reports = [evaluate_tokenizer(one, read_texts(args.paths, args.text_field)) for one in chosen]
+        print(tokenizer_table(reports))
+    elif args.name == "train-tokenizer":
+        made = BPETokenizer.train(read_texts(args.paths, args.text_field), args.vocab_size)
+        save_tokenizer(made, args.out)
+        print(f"{args.out}: {made.name}, {made.vocab_size} ids")
     else:
         show(
             prepare(
                 args.name,
-                [*args.paths, *([args.text] if args.text else [])],
-                tokenizer=args.tokenizer,
+                [*args.paths, *args.text],
+                tokenizer=args.tokenizer[0] if args.tokenizer else None,
                 vocab_size=args.vocab_size,
                 gpt2_bpe=args.gpt2_bpe,
                 out=args.out,
@@ -86,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 force=args.force,
                 workers=args.workers,
                 quiet=args.quiet,
+                **{key: found for key in RECIPE_OPTIONS if (found := getattr(args, key)) is not False},
             )
         )
     return 0

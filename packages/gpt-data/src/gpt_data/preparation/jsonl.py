@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from ..errors import DatasetError
@@ -18,9 +19,15 @@ ESCAPED_SURROGATES = (b"\\ud", b"\\uD")
 
 def columns(table: Table) -> dict[str, str]:
     """Names in the first row -> `text` or the JSON type found there."""
-    for batch in rows(Run(table, 0, table.stamp()[0], 0), first_only=True):
-        return {name: "text" if isinstance(value, str) else _kind(value) for name, value in batch.values[0].items()}
-    raise DatasetError(f"{table.path}: holds no rows.")
+    with _open(table)[0] as file:
+        try:
+            line = next((line for line in _lines(file, table, 0, None) if line.strip()), None)
+        except OSError as error:
+            raise _corrupt(table, error) from error
+    if line is None:
+        raise DatasetError(f"{table.path}: holds no rows.")
+    row = _parse(line, replace(table, field=None), 0)
+    return {name: "text" if isinstance(value, str) else _kind(value) for name, value in row.items()}
 
 
 def cut(table: Table, size: int) -> list[Run]:
@@ -45,26 +52,26 @@ def count_rows(table: Table) -> int:
             raise _corrupt(table, error) from error
 
 
-def rows(run: Run, first_only: bool = False) -> Iterator[Rows]:
+def rows(run: Run) -> Iterator[Rows]:
     table, packed = run.table, compression(run.table.path) is not None
     text, raw = _open(table)
     with text, raw:
-        text.seek(0) if packed else text.seek(run.start)
+        if not packed:
+            text.seek(run.start)
         values: list[Any] = []
         position, marked, held = run.start, run.start, 0
         try:
             for line in _lines(text, table, run.start, None if packed else run.end):
                 if line.strip():
-                    values.append(_parse(line, table, position, whole=first_only))
+                    values.append(_parse(line, table, position))
                 position, held = position + len(line), held + len(line)
-                if held >= BATCH_BYTES or (first_only and values):
+                if held >= BATCH_BYTES:
                     place = raw.tell() if packed else position
                     yield Rows(values, place - marked)
                     values, held, marked = [], 0, place
         except OSError as error:
             raise _corrupt(table, error) from error
-        if values:
-            yield Rows(values, (raw.tell() if packed else position) - marked)
+        yield Rows(values, (raw.tell() if packed else position) - marked)
 
 
 def _open(table: Table) -> tuple[BinaryIO, BinaryIO]:
@@ -100,7 +107,7 @@ def _read_line(file: BinaryIO, table: Table, position: int) -> bytes:
     return line
 
 
-def _parse(line: bytes, table: Table, position: int, whole: bool) -> Any:
+def _parse(line: bytes, table: Table, position: int) -> Any:
     """The text of a row, or the row; `position` is where its line begins."""
     try:
         row = json.loads(line.decode())
@@ -108,7 +115,7 @@ def _parse(line: bytes, table: Table, position: int, whole: bool) -> Any:
         raise DatasetError(f"{_place(table, position)}: is no JSON in UTF-8 ({error}). {_shown(line)}") from error
     if not isinstance(row, dict):
         raise DatasetError(f"{_place(table, position)}: is {_kind(row)}, expected an object. {_shown(line)}")
-    if table.field is None or whole:
+    if table.field is None:
         return row
     if table.field not in row:
         raise DatasetError(f"{_place(table, position)}: has no {table.field!r}, only {', '.join(row) or 'nothing'}.")

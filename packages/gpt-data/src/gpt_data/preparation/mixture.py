@@ -95,7 +95,10 @@ def task_mixture_source(request: Request) -> ChatSource:
             tasks.append(_task(wanted, known[key], request.options["allow_missing"]))
         except DatasetError as error:
             if not request.options["allow_missing"]:
-                raise DatasetError(f"{error} (To do without this part of the mixture: --allow-missing.)") from error
+                raise DatasetError(
+                    f"{error} Copies of the three repositories are taken from one folder that holds them as smoltalk, "
+                    "mmlu and gsm8k (--text DIR). To do without this one: --allow-missing."
+                ) from error
             request.say(f"left out {wanted.name} ({wanted.side}): {error}")
             missing.append(f"{wanted.name} ({wanted.side})")
     if not {"train", "val"} <= {task.side for task in tasks}:

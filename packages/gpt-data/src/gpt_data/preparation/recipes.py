@@ -94,10 +94,8 @@ def _hub(names: Mapping[str | None, tuple[str, str | None]], join: Join | None =
 def _any_hub(request: Request) -> Source:
     if not request.texts:
         raise DatasetError("hf needs the name of a dataset: hf OWNER/NAME, or a folder laid out like its repository.")
-    name, *copies = map(str, request.texts)
-    if copies:
-        raise DatasetError(f"hf takes one name, got {1 + len(copies)}. For files that you have: text PATH...")
-    return _hub_source(replace(request, texts=()), name, request.options["subset"], None)
+    name, *copies = request.texts
+    return _hub_source(replace(request, texts=copies), str(name), request.options["subset"], None)
 
 
 def _hub_source(request: Request, repository: str, subset: str | None, join: Join | None) -> Source:

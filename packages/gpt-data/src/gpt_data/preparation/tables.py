@@ -78,7 +78,7 @@ def find_field(table: Table, wanted: str | None) -> Table:
     field = wanted or next((name for name in USUAL_FIELDS if name in columns), None)
     if field is None:
         raise DatasetError(f"{where}, none of {', '.join(USUAL_FIELDS)}. Name the one with the text: --text-field.")
-    if (kind := columns[field]) != "text":
+    if (kind := columns[field]) not in ("text", "null"):
         raise DatasetError(f"{where}; {field!r} holds {kind}, not text. Name the one with the text: --text-field.")
     return replace(table, field=field)
 
