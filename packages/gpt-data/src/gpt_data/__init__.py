@@ -13,6 +13,7 @@ from .loaders import best_fit as best_fit
 from .loaders import document_aligned as document_aligned
 from .loaders import grokking as grokking
 from .loaders import hf_streaming as hf_streaming
+from .loaders import mixture as mixture
 from .loaders import packed_chat as packed_chat
 from .loaders import random_windows as random_windows
 from .loaders import sequential as sequential

@@ -8,6 +8,8 @@ from .document_aligned import DocumentAligned as DocumentAligned
 from .document_aligned import DocumentWindows as DocumentWindows
 from .document_aligned import document_aligned as document_aligned
 from .grokking import grokking as grokking
+from .mixture import Mixture as Mixture
+from .mixture import mixture as mixture
 from .packed_chat import PackedChat as PackedChat
 from .packed_chat import packed_chat as packed_chat
 from .prefetch import Prefetch as Prefetch

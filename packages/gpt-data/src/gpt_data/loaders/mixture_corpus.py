@@ -1,0 +1,85 @@
+"""What stands for the dataset of a mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..dataset import DatasetInfo
+from ..tokenizers import Tokenizer
+from .splits import Corpus
+
+
+@dataclass(frozen=True)
+class MixtureCorpus:
+    """Several corpora of one vocabulary, and the share of rows that each has in every split."""
+
+    names: tuple[str, ...]
+    corpora: tuple[Corpus, ...]
+    shares: Mapping[str, Sequence[float]]
+    """By split: one probability for each corpus."""
+    path: None = None
+
+    @property
+    def name(self) -> str:
+        return " + ".join(self.names)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.corpora[0].vocab_size
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the corpora's digests."""
+        return hashlib.sha256(json.dumps([corpus.digest for corpus in self.corpora]).encode()).hexdigest()
+
+    def load_tokenizer(self) -> Tokenizer:
+        return self.corpora[0].load_tokenizer()
+
+    def bytes_per_token(self, split: str) -> float | None:
+        """Expected over the draws: rows have equally many tokens, so it is the sources' own, averaged by their shares.
+
+        None where one of the sources has none.
+        """
+        own = [corpus.bytes_per_token(split) for corpus in self.corpora]
+        known = [value for value in own if value is not None]
+        if len(known) < len(own):
+            return None
+        return sum(share * value for share, value in zip(self.shares[split], known, strict=True))
+
+
+def require_same_tokenizer(names: Sequence[str], corpora: Sequence[Corpus]) -> None:
+    """ValueError naming the first source whose ids mean something else than those of the first source."""
+    first = fingerprint(corpora[0]) if len(corpora) > 1 else None
+    for name, corpus in zip(names[1:], corpora[1:], strict=True):
+        if corpus.vocab_size != corpora[0].vocab_size or fingerprint(corpus) != first:
+            raise ValueError(
+                f"sources {names[0]!r} ({_describe(corpora[0])}) and {name!r} ({_describe(corpus)}) have different "
+                "tokenizers, so one id would mean two things. Prepare both with the same tokenizer."
+            )
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """sha256 of the files of a corpus's tokenizer."""
+    if isinstance(corpus, DatasetInfo):
+        return _digest_folder(corpus.tokenizer_dir)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus.load_tokenizer().save(folder)
+        return _digest_folder(Path(folder))
+
+
+def _digest_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _describe(corpus: Corpus) -> str:
+    tokenizer = corpus.tokenizer if isinstance(corpus, DatasetInfo) else corpus.load_tokenizer().name
+    return f"tokenizer {tokenizer}, {corpus.vocab_size} ids"
