@@ -35,7 +35,7 @@ class TokenStream:
         offsets = [0] * len(paths) if offsets is None else offsets
         assert len(paths) == len(tokens) == len(offsets)
         self.paths = tuple(paths)
-        self.dtype = dtype
+        self.dtype, self._itemsize = dtype, dtype.itemsize
         self.starts = (0, *itertools.accumulate(tokens))
         """Position of the first token of each file, and the length of the stream."""
         self._offsets = tuple(offsets)
@@ -53,23 +53,32 @@ class TokenStream:
 
     def read_into(self, row: np.ndarray, position: int) -> None:
         """Fill `row` (contiguous, of this stream's dtype) with the ids from `position` on; never wraps."""
-        assert position >= 0 and position + len(row) <= len(self), "read past the end of the token stream"
+        end = position + len(row)
+        assert position >= 0 and end <= len(self), "read past the end of the token stream"
+        if position == end:
+            return
         shard = bisect.bisect_right(self.starts, position) - 1
-        while len(row):
-            count = min(len(row), self.starts[shard + 1] - position)
+        while end > self.starts[shard + 1]:
+            count = self.starts[shard + 1] - position
             self._read_shard(shard, row[:count], position - self.starts[shard])
             row, position, shard = row[count:], position + count, shard + 1
+        self._read_shard(shard, row, position - self.starts[shard])
 
     def _read_shard(self, shard: int, row: np.ndarray, offset: int) -> None:
-        view, at = row.data.cast("B"), self._offsets[shard] + offset * self.dtype.itemsize
-        while view:
-            got = _read_at(self._file(shard), view, at)
-            if got == 0:
-                raise DatasetError(
-                    f"{self.paths[shard]}: ends at byte {at}, {len(view)} bytes early. The file shrank since it "
-                    "was opened: prepare the dataset again."
-                )
+        file, at = self._file(shard), self._offsets[shard] + offset * self._itemsize
+        got = _read_at(file, row.data, at)
+        if got == row.nbytes:
+            return  # as ever; the rest is for reads that come in parts
+        view = row.data.cast("B")
+        while got:
             view, at = view[got:], at + got
+            if not view:
+                return
+            got = _read_at(file, view, at)
+        raise DatasetError(
+            f"{self.paths[shard]}: ends at byte {at}, {len(view)} bytes early. The file shrank since it was opened: "
+            "prepare the dataset again."
+        )
 
     def _file(self, shard: int) -> int:
         if shard in self._files:
@@ -85,8 +94,8 @@ def _read_at(file: int, view: memoryview, at: int) -> int:
     """Read bytes from position `at` into `view`; returns how many came, 0 at the end of the file."""
     if hasattr(os, "preadv"):
         return os.preadv(file, [view], at)
-    content = os.pread(file, len(view), at)  # some macOS builds: one more copy
-    view[: len(content)] = content
+    content = os.pread(file, view.nbytes, at)  # some macOS builds: one more copy
+    view.cast("B")[: len(content)] = content
     return len(content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..dataset import check_ids
 STATE_VERSION = 3
 IGNORED = -1
 """Target of a position that the loss leaves out."""
+DRAW_BLOCK = 256  # words made at once by `draw`; a multiple of Philox's four
 
 
 class Rows(NamedTuple):
@@ -128,6 +130,15 @@ def draw(seed: int, first: int, count: int, limit: int, stream: int = 0) -> list
     of it is as near as the start. Raw words modulo `limit` keep the numbers equal across numpy versions, which
     `Generator` does not promise; the bias is below limit / 2^64.
     """
-    key, counter = np.array([seed % 2**64, stream], np.uint64), np.array([first // 4, 0, 0, 0], np.uint64)
-    words = np.random.Philox(key=key, counter=counter).random_raw(first % 4 + count)[first % 4 :]
-    return (words % np.uint64(limit)).tolist()
+    drawn: list[int] = []
+    while len(drawn) < count:
+        block, place = divmod(first + len(drawn), DRAW_BLOCK)
+        drawn += [word % limit for word in _words(seed % 2**64, stream, block)[place : place + count - len(drawn)]]
+    return drawn
+
+
+@lru_cache(maxsize=32)
+def _words(seed: int, stream: int, block: int) -> list[int]:
+    """Raw words number block·DRAW_BLOCK and following; kept, because making a generator takes longer than drawing."""
+    counter = np.array([block * (DRAW_BLOCK // 4), 0, 0, 0], np.uint64)
+    return np.random.Philox(key=np.array([seed, stream], np.uint64), counter=counter).random_raw(DRAW_BLOCK).tolist()

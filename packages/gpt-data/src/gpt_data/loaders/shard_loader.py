@@ -36,6 +36,7 @@ class ShardLoader(Loader):
         if loss_on not in ("mask", "all"):
             raise ValueError(f"loss_on is {loss_on!r}, expected 'mask' or 'all'.")
         self.dataset, self.split = dataset, split
+        self._digest = dataset.digest  # once: states are made for every batch
         self._stream = dataset.stream(split)
         self._mask_stream = dataset.mask_stream(split) if loss_on == "mask" else None
         if len(self._stream) <= context_length:
@@ -54,7 +55,7 @@ class ShardLoader(Loader):
 
     def identity(self) -> dict[str, Any]:
         loss = {} if self._mask_stream is None else {"loss_on": "mask"}
-        return {"dataset": self.dataset.digest, "split": self.split, **super().identity(), **loss}
+        return {"dataset": self._digest, "split": self.split, **super().identity(), **loss}
 
 
 class IndexedLoader(ShardLoader):
