@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import DatasetError
 from ..locate import open_dataset
+from ..shards import TokenStream
 from .base import Rows
 from .documents import Documents, Scanner
 from .packing import PackingLoader
@@ -75,14 +76,9 @@ class PackedChat(PackingLoader):
         def scan(shard: int, position: int, count: int) -> Documents:
             starts, ends = scanner.scan(shard, position, count)
             ends = np.minimum(ends, starts + longest)
-            if mask is None:
-                keep = ends - starts > 1
-            else:
-                keep = np.zeros(len(starts), bool)
-                if len(starts):
-                    first = int(starts[0])
-                    counted = first + np.flatnonzero(mask.read(first, int(ends[-1]) - first))
-                    keep = np.searchsorted(counted, starts + 1) < np.searchsorted(counted, ends)
+            keep = ends - starts > 1  # the first token is no target
+            if mask is not None and len(starts):
+                keep &= _any_counts(mask, starts + 1, ends)
             return Documents(starts[keep], ends[keep])
 
         return scan
@@ -95,3 +91,12 @@ class PackedChat(PackingLoader):
         for row, plan in zip(mask, plans, strict=True):
             row[sum(length for _, length in plan) :] = 0
         return Rows(ids, mask)
+
+
+def _any_counts(mask: TokenStream, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Whether the mask is set anywhere in each of the ranges, which are in order; of no meaning where one is empty."""
+    first, last = int(starts[0]), int(ends[-1])
+    values = np.zeros(last - first + 1, np.uint8)  # one more, since every index has to be inside
+    mask.read_into(values[:-1], first)
+    edges = np.stack([starts, ends], axis=1).ravel() - first
+    return np.bitwise_or.reduceat(values, edges)[::2] > 0
