@@ -76,14 +76,15 @@ def rows(run: Run) -> Iterator[Rows]:
 
 def _open(table: Table) -> tuple[BinaryIO, BinaryIO]:
     """The lines, and the file on disk behind them, whose position tells how far reading has come."""
-    raw = open(table.path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115  (the caller closes both)
     packed = compression(table.path)
     if packed is None:
+        raw = open(table.path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115  (the caller closes both)
         return raw, raw
     try:
         import pyarrow
     except ImportError as error:
         raise needs_pyarrow(table.path) from error
+    raw = open(table.path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115
     return io.BufferedReader(pyarrow.CompressedInputStream(raw, packed), BUFFER_BYTES), raw
 
 
