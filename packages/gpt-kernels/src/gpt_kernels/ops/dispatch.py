@@ -1,0 +1,36 @@
+"""Which tensors a Triton kernel may be given: a question about the arguments alone."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""Whether triton is installed; it is not imported to find out."""
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""What the kernels read and write. They compute in float32: float64 stays with the references."""
+
+
+def fits_triton(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = FLOATS) -> bool:
+    """Whether all are plain tensors (no DTensor or other subclass) of these dtypes on one Triton-capable CUDA device.
+
+    None stands for an argument left out. Empty tensors go to the references, as do GPUs older than Ampere (sm_80).
+    """
+    present = [tensor for tensor in tensors if tensor is not None]
+    first = present[0]
+    if not first.is_cuda or not HAS_TRITON:
+        return False
+    for tensor in present:
+        plain = type(tensor) in (Tensor, torch.nn.Parameter)
+        if not (plain and tensor.device == first.device and tensor.dtype in dtypes and tensor.numel()):
+            return False
+    return torch.cuda.get_device_capability(first.device) >= (8, 0)
+
+
+def fuses_elsewhere() -> bool:
+    """Whether torch.compile is tracing: Inductor fuses a pointwise reference with its neighbours, which beats any
+    kernel of its own that it cannot look into. Matrix kernels do not ask."""
+    return torch.compiler.is_compiling()

@@ -1,0 +1,45 @@
+"""Memory layouts and launch sizes that the kernels share.
+
+A tensor is *row-dense* when it fills its memory without holes and its last dimension is innermost: its rows can then be
+visited in the order of memory, whatever the order of the other dimensions. Heads cut from (B, T, H, K) and shown as
+(B, H, T, K) are: operations over K need no copy of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import triton
+from torch import Tensor
+
+
+def empty_rows_like(x: Tensor) -> Tensor:
+    """Uninitialised and row-dense, with the strides of x where x is row-dense itself."""
+    out = torch.empty_like(x)
+    return out if out.stride(-1) == 1 else torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def with_strides_of(x: Tensor, template: Tensor) -> Tensor:
+    """x, copied where its strides differ from those of the row-dense template of the same shape."""
+    return x if x.stride() == template.stride() else torch.empty_like(template, dtype=x.dtype).copy_(x)
+
+
+def row_tiles(rows: int, columns: int) -> tuple[int, int, int]:
+    """(rows of a tile, columns rounded up to a power of two, warps) for kernels that hold whole rows in registers.
+
+    4096 values a tile keep 16-byte loads and enough of them in flight; longer rows get more warps, not more tiles.
+    """
+    width = triton.next_power_of_2(columns)
+    height = max(1, min(4096 // width, triton.next_power_of_2(rows)))
+    return height, width, min(max(height * width // 1024, 1), 16)
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 2 for the interpreter, so that tests see programs that take several tiles."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Kernels launch on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
