@@ -1,4 +1,4 @@
-"""Datasets from tables: every row is there once, splits by hash, exact counts, the same digest from any number of threads."""
+"""Datasets from tables: every row once, splits by hash, exact counts, the same digest from any number of threads."""
 
 import hashlib
 import json
@@ -137,7 +137,7 @@ def test_a_saved_tokenizer_can_be_used_again(tmp_path):
         "text", [write(tmp_path / "t.parquet", TEXTS)], tokenizer=str(first.tokenizer_dir), out=tmp_path / "second"
     )
     assert second.digest == first.digest
-    with pytest.raises(DatasetError, match="was prepared with tokenizer = '.*first/tokenizer', not 'byte'"):
+    with pytest.raises(DatasetError, match=r"was prepared with tokenizer = '.*first/tokenizer', not 'byte'"):
         prepare("text", [tmp_path / "t.parquet"], tokenizer="byte", out=tmp_path / "second")
 
 

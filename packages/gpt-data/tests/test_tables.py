@@ -84,8 +84,10 @@ def test_weights_of_lines_add_up(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "yes"),
-    [("a.jsonl", True), ("a.NDJSON", True), ("a.jsonl.gz", True), ("a.jsonl.zst", True), ("a.parquet", True)]
-    + [("a.json", False), ("a.txt.gz", False), ("jsonl", False), ("a.parquet.txt", False)],
+    [
+        *((name, True) for name in ("a.jsonl", "a.NDJSON", "a.jsonl.gz", "a.jsonl.zst", "a.parquet")),
+        *((name, False) for name in ("a.json", "a.txt.gz", "jsonl", "a.parquet.txt")),
+    ],
 )
 def test_tables_are_known_by_their_names(name, yes):
     assert is_table(Path(name)) is yes

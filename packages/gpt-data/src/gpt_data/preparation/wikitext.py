@@ -14,21 +14,19 @@ BLANK = " \n"
 
 
 def articles(rows: Iterator[Rows]) -> Iterator[Rows]:
-    """One text per article, as the original file has it. An article begins with a title after an empty line."""
+    """One text per article, as the original file has it. An article begins with a title between two empty lines."""
     lines: list[str] = []
-    after_blank, weight = True, 0
+    weight = 0
     for batch in rows:
         done: list[str] = []
-        for row in batch.values:
-            line = row or BLANK
-            if after_blank and TITLE.fullmatch(line) and lines:
-                done.append("".join(lines))
-                lines.clear()
+        for line in (row or BLANK for row in batch.values):
+            before, title = (lines[-2] if len(lines) > 1 else BLANK), (lines[-1] if lines else "")
+            if not line.strip() and TITLE.fullmatch(title) and not before.strip() and any(map(str.strip, lines[:-1])):
+                done.append("".join(lines[:-1]))
+                lines = [title]
             lines.append(line)
-            after_blank = not line.strip()
         weight += batch.weight
         if done:
             yield Rows(done, weight)
             weight = 0
-    if lines:
-        yield Rows(["".join(lines)], weight)
+    yield Rows(["".join(lines)], weight)
