@@ -252,9 +252,11 @@ def test_shares_of_packed_loaders_in_yaml(make_documents):
     """A mixture as a configuration file gives it: plain lists, dicts, strings and numbers."""
     made = make_documents({"train": [documents_of(1, 40)], "val": [documents_of(1, 40)]})
     sources = json.loads(
-        json.dumps([{"loader": "best_fit", "dataset": str(made.path), "weight": 1, "buffer": 7, "cut_long": True}])
+        json.dumps(
+            [{"loader": "best_fit", "dataset": str(made.path), "weight": 1, "buffer": 7, "long_documents": "cut"}]
+        )
     )
     train = mixture(sources, 8, 3, prefetch=0).train
-    alone = best_fit(made.path, 8, 1, buffer=7, cut_long=True, prefetch=0).train
+    alone = best_fit(made.path, 8, 1, buffer=7, long_documents="cut", prefetch=0).train
     assert torch.equal(next(train).inputs, torch.cat([next(alone).inputs for _ in range(3)]))
     assert packed_chat(made.path, 8, 1).val.batch_shape == (1, 8)

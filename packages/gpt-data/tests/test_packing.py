@@ -183,15 +183,28 @@ def test_a_state_continues_at_any_number_of_ranks(
 # --- the loader --------------------------------------------------------------------------------------------------
 
 
-def test_long_documents_wait_or_are_cut():
-    """A document longer than a row: as nanochat it is taken when it is the shortest; cut, it fills a row at once."""
-    rows = {}
-    for cut_long in (False, True):
-        packer = Packer(Listed([30, 4, 6, 5, 25, 7]), capacity=10, buffer=3, crop=True, cut_long=cut_long)
-        rows[cut_long] = [packer.row() for _ in range(2)]
-        assert packer.used == 20 and packer.cropped == 20  # of the 25, of the 30
-    assert rows[False] == [[(34, 6), (30, 4)], [(40, 5), (45, 5)]]
-    assert rows[True] == [[(0, 10)], [(34, 6), (30, 4)]]
+def test_long_documents_wait_or_are_cut_or_split():
+    """One longer than a row: as nanochat it is taken when it is the shortest; cut, it fills a row at once; split, all
+    of it is used, each piece from the last token of the one before on."""
+    rows, cropped = {}, {}
+    for how in ("wait", "cut", "split"):
+        packer = Packer(Listed([30, 4, 6, 5, 25, 7]), capacity=10, buffer=3, crop=True, long_documents=how)
+        rows[how] = [packer.row() for _ in range(3 if how == "split" else 2)]
+        cropped[how] = packer.cropped
+    assert rows["wait"] == [[(34, 6), (30, 4)], [(40, 5), (45, 5)]] and cropped["wait"] == 20  # of the 25
+    assert rows["cut"] == [[(0, 10)], [(34, 6), (30, 4)]] and cropped["cut"] == 20  # of the 30
+    assert rows["split"] == [[(18, 10)], [(9, 10)], [(0, 10)]] and cropped["split"] == 0
+    assert [key >> 48 for key in packer._keys] == [3, 4]  # the last three of the 30, and the 4
+
+
+@given(length=st.integers(1, 60), capacity=st.integers(2, 12))
+def test_splitting_keeps_every_target_once(length, capacity):
+    packer = Packer(Listed([length] * 2), capacity, buffer=1, crop=True, long_documents="split")
+    packer._fill()
+    pieces = sorted(((key & (1 << 48) - 1) - 1, key >> 48) for key in packer._keys)
+    targets = [target for start, size in pieces for target in range(start + 1, start + size)]
+    assert targets == list(range(1, length)) and all(size <= capacity for _, size in pieces)
+    assert packer.cropped == 0
 
 
 def test_a_larger_buffer_crops_less(make_documents):
@@ -199,11 +212,11 @@ def test_a_larger_buffer_crops_less(make_documents):
     made = make_documents({"train": [np.concatenate(documents(lengths)) % 60_000], "val": [np.zeros(99)]})
     fractions = []
     for buffer in (1, 10, 300):
-        train = best_fit(made.path, 64, 4, buffer=buffer, cut_long=True, prefetch=0).train
+        train = best_fit(made.path, 64, 4, buffer=buffer, long_documents="cut", prefetch=0).train
         assert train.cropped_fraction == 0
         for _ in range(100):
             next(train)
-        again = best_fit(made.path, 64, 4, buffer=buffer, cut_long=True, prefetch=0).train
+        again = best_fit(made.path, 64, 4, buffer=buffer, long_documents="cut", prefetch=0).train
         again.load_state_dict(train.state_dict())
         assert again.cropped_fraction == train.cropped_fraction > 0
         fractions.append(train.cropped_fraction)
@@ -241,6 +254,8 @@ def test_what_cannot_be_is_explained(make_documents):
     made = make_documents({"train": [np.arange(1, 40)], "val": [np.zeros(99)]})
     with pytest.raises(DatasetError, match=r"split 'train': has no document.*nowhere in it"):
         next(best_fit(made.path, 4, 1).train)
+    with pytest.raises(ValueError, match="long_documents is 'keep', expected one of wait, cut, split"):
+        best_fit(made.path, 4, 1, long_documents="keep")
     with pytest.raises(ValueError, match="buffer is 0"):
         best_fit(made.path, 4, 1, buffer=0)
     continuous = make_documents({"train": [np.arange(40)], "val": [np.zeros(99)]}, at=None)

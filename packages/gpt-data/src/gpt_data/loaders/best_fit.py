@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..locate import open_dataset
 from .base import Rows
-from .packing import PackingLoader
+from .packing import LongDocuments, PackingLoader
 from .prefetch import prefetched
 from .shard_loader import LossOn
 from .splits import Splits
@@ -22,7 +22,7 @@ def best_fit(
     seed: int = 1337,
     data_root: str | Path | None = None,
     buffer: int = 1000,
-    cut_long: bool = False,
+    long_documents: LongDocuments = "wait",
     shuffle: bool = False,
     loss_on: LossOn = "mask",
     prefetch: int = 2,
@@ -30,14 +30,15 @@ def best_fit(
     """Best-fit packing for training and evaluation; other arguments as for `random_windows`.
 
     buffer: documents to choose from.
-    cut_long: documents longer than T+1 are cut to it when they enter the buffer, and fill a row each. False: as
-    nanochat, where they never fit, fill the buffer in time, and leave little choice: more is cropped, and the longest
-    documents are never seen.
+    long_documents: what becomes of one longer than T+1. `wait`, as nanochat: it never fits, so long ones fill the
+    buffer in time, leave little choice, and only when they are the shortest is the first row of one used. `cut`: the
+    first T+1 tokens are used, as one row. `split`: all of it is used, in rows that go on where the last ended, so that
+    not every row begins with BOS. On texts much longer than T, `wait` and `cut` leave most of the text out.
     shuffle: the shards of the training split in another order in every epoch, drawn by `seed`.
     """
     info = open_dataset(dataset, data_root)
     shape = (context_length, device_batch_size, rank, world_size)
-    options: dict[str, Any] = {"buffer": buffer, "cut_long": cut_long, "loss_on": loss_on}
+    options: dict[str, Any] = {"buffer": buffer, "long_documents": long_documents, "loss_on": loss_on}
     train = BestFit(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
     val = BestFit(info, "val", *shape, **options)
     test = BestFit(info, "test", *shape, **options) if "test" in info.splits else None
@@ -55,12 +56,16 @@ class BestFit(PackingLoader):
     crop = True
     nothing = "has no document, its boundary token is nowhere in it. Prepare it again, or use random_windows."
 
-    def __init__(self, *args: Any, cut_long: bool = False, **kwargs: Any) -> None:
-        self.cut_long = cut_long
+    def __init__(self, *args: Any, long_documents: LongDocuments = "wait", **kwargs: Any) -> None:
+        if long_documents not in get_args(LongDocuments):
+            raise ValueError(
+                f"long_documents is {long_documents!r}, expected one of {', '.join(get_args(LongDocuments))}."
+            )
+        self.long_documents = long_documents
         super().__init__(*args, **kwargs)
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "cut_long": self.cut_long}
+        return {**super().identity(), "long_documents": self.long_documents}
 
     @property
     def cropped_fraction(self) -> float:

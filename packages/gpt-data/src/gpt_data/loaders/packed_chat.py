@@ -54,7 +54,7 @@ class PackedChat(PackingLoader):
     is left out; so every row, and every batch of every rank, has a target. The others are taken once per epoch.
     """
 
-    crop = cut_long = False
+    crop, long_documents = False, "wait"  # none is: they are cut where they are found
     nothing = (
         "no conversation has a target that counts within the context length. Use a longer context_length or "
         "loss_on='all', or prepare the dataset again."

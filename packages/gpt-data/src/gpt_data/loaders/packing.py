@@ -9,7 +9,7 @@ from abc import abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .base import Rows
 from .documents import Blocks, Documents, Place, Scanner, place_from
 from .shard_loader import ShardLoader
 
+LongDocuments = Literal["wait", "cut", "split"]
 POSITION_BITS = 48
 
 
@@ -81,12 +82,16 @@ class Packer:
     Before each row the buffer is filled up to `buffer` documents. Into the row goes again and again the longest
     document that fits the gap; when none fits, the shortest of the buffer, cut to the gap, its rest left out (`crop`),
     or the row ends there. Of equally long ones the last in the file goes first.
-    cut_long: documents longer than a row are cut to a row's length when they enter the buffer; otherwise they never fit
-    and wait in the buffer until they are the shortest there.
+    long_documents: what becomes of one longer than a row when it enters the buffer. `wait`: it never fits, and waits
+    there until it is the shortest; `cut`: to a row's length; `split`: into pieces of that, each begins with the last
+    token of the one before, so no target is lost.
     """
 
-    def __init__(self, feed: DocumentFeed, capacity: int, buffer: int, crop: bool, cut_long: bool = False) -> None:
-        self.feed, self.capacity, self.buffer, self.crop, self.cut_long = feed, capacity, buffer, crop, cut_long
+    def __init__(
+        self, feed: DocumentFeed, capacity: int, buffer: int, crop: bool, long_documents: LongDocuments = "wait"
+    ) -> None:
+        self.feed, self.capacity, self.buffer, self.crop = feed, capacity, buffer, crop
+        self.long_documents = long_documents
         self.rows = self.used = self.cropped = 0
         """Planned so far: rows, tokens in them, tokens left out."""
         self._keys: list[int] = []  # sorted: (length, start + 1) as one integer
@@ -114,12 +119,20 @@ class Packer:
 
     def _fill(self) -> None:
         keys, feed = self._keys, self.feed
-        for _ in range(self.buffer - len(keys)):
+        while len(keys) < self.buffer:
             start, length = next(feed)
-            if self.cut_long and length > self.capacity:
-                self.cropped += length - self.capacity
-                length = self.capacity
-            insort(keys, length << POSITION_BITS | (start + 1))
+            if length > self.capacity and self.long_documents != "wait":
+                self._enter_long(start, length)
+            else:
+                insort(keys, length << POSITION_BITS | (start + 1))
+
+    def _enter_long(self, start: int, length: int) -> None:
+        stride = self.capacity - 1  # context_length: a row's last token is only a target
+        ends = [self.capacity] if self.long_documents == "cut" else range(self.capacity, length + stride, stride)
+        for end in ends:
+            first = end - self.capacity
+            insort(self._keys, (min(end, length) - first) << POSITION_BITS | (start + first + 1))
+        self.cropped += length - min(ends[-1], length)
 
     def state_dict(self) -> dict[str, Any]:
         """`buffered`: for each document in the buffer `length << 48 | start + 1`, which is quick to copy per batch."""
@@ -148,7 +161,7 @@ class PackingLoader(ShardLoader):
     """
 
     crop: bool
-    cut_long: bool
+    long_documents: LongDocuments
     nothing: str
     """What to say if no document can be used."""
 
@@ -178,7 +191,7 @@ class PackingLoader(ShardLoader):
         scanner = self._scanner()
         self._boundary = scanner.boundary.id
         feed = DocumentFeed(scanner, place, self._order, self._scan(scanner), self.nothing)
-        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.cut_long)
+        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.long_documents)
 
     def next_rows(self) -> Rows:
         rows, first = self.device_batch_size, self.rank * self.device_batch_size
