@@ -12,7 +12,7 @@ documents as long as FineWeb's in GPT-2's tokens (median 403, mean 690). Files a
 inputs and targets of int64. Each of our loaders is asked for batches without its prefetching thread.
 
 `vs_modded`: CPU time over ours for one pass over one shard with `document_aligned`, from opening the files to the end
-of the shard: reading, finding the documents (theirs twice over the first 6M tokens), cutting and joining them, inputs and
+of the shard: reading, finding the documents (theirs twice over the first 6M tokens), cutting and joining them, inputs,
 targets and cu_seqlens, and beginning a second, tiny shard. Theirs makes inputs of int32, ours of int64. Left out of
 theirs: the hash of bigrams, page-locked memory and copies to a GPU. The smallest ratio over batch sizes and ranks.
 """

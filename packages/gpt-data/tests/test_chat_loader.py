@@ -49,7 +49,7 @@ def reference(conversations, capacity, buffer):
             fitting = [k for k in waiting if len(conversations[k][0]) <= capacity - len(row)]
             if not fitting:
                 break
-            chosen = max(fitting, key=lambda k: (len(conversations[k][0]), k))
+            chosen = max(fitting, key=lambda k: (len(conversations[k][0]), -k))
             waiting.remove(chosen)
             ids, mask = conversations[chosen]
             row += ids

@@ -60,7 +60,7 @@ def reference(lengths, capacity, buffer):
             size = lambda number: lengths[number % len(lengths)]
             fitting = [number for number in waiting if size(number) <= gap]
             if fitting:
-                chosen = max(fitting, key=lambda number: (size(number), number % len(lengths)))
+                chosen = max(fitting, key=lambda number: (size(number), -(number % len(lengths))))
             else:
                 chosen = min(waiting, key=lambda number: (size(number), number % len(lengths)))
             waiting.remove(chosen)
@@ -193,7 +193,7 @@ def test_long_documents_wait_or_are_cut_or_split():
         cropped[how] = packer.cropped
     assert rows["wait"] == [[(34, 6), (30, 4)], [(40, 5), (45, 5)]] and cropped["wait"] == 20  # of the 25
     assert rows["cut"] == [[(0, 10)], [(34, 6), (30, 4)]] and cropped["cut"] == 20  # of the 30
-    assert rows["split"] == [[(18, 10)], [(9, 10)], [(0, 10)]] and cropped["split"] == 0
+    assert rows["split"] == [[(0, 10)], [(9, 10)], [(18, 10)]] and cropped["split"] == 0
     assert [key >> 48 for key in packer._keys] == [3, 4]  # the last three of the 30, and the 4
 
 

@@ -81,7 +81,7 @@ class Packer:
 
     Before each row the buffer is filled up to `buffer` documents. Into the row goes again and again the longest
     document that fits the gap; when none fits, the shortest of the buffer, cut to the gap, its rest left out (`crop`),
-    or the row ends there. Of equally long ones the last in the file goes first.
+    or the row ends there. Of equally long ones the first in the file goes first.
     long_documents: what becomes of one longer than a row when it enters the buffer. `wait`: it never fits, and waits
     there until it is the shortest; `cut`: to a row's length; `split`: into pieces of that, each begins with the last
     token of the one before, so no target is lost.
@@ -103,12 +103,16 @@ class Packer:
         while gap:
             if not keys:
                 self._fill()
-            index = bisect_left(keys, (gap + 1) << POSITION_BITS) - 1
-            if index < 0 and not self.crop:
+            fitting = bisect_left(keys, (gap + 1) << POSITION_BITS)  # so many fit
+            if fitting:
+                longest = keys[fitting - 1] >> POSITION_BITS
+                key = keys.pop(bisect_left(keys, longest << POSITION_BITS))
+            elif self.crop:
+                key = keys.pop(0)
+            else:
                 break
-            key = keys.pop(max(index, 0))
             length, start = key >> POSITION_BITS, (key & ((1 << POSITION_BITS) - 1)) - 1
-            if index < 0:
+            if length > gap:
                 self.cropped += length - gap
                 length = gap
             pieces.append((start, length))
