@@ -10,10 +10,10 @@ from gpt_kernels.ops import rms_norm as op
 from gpt_kernels.testing import (
     DTYPES,
     ROW_SHAPES,
+    assert_agree,
     assert_near,
     check_operator,
     compile_for,
-    gradients,
     kernel_device,
     layouts,
     random,
@@ -28,40 +28,36 @@ def arguments(shape, dtype, weighted=True):
     return x, random(shape[-1], dtype=dtype, seed=2) if weighted else None, grad
 
 
-def assert_agree(x, weight, grad, size=1.0):
-    found = gradients(lambda x, weight: fused(x, weight, EPS), (x, weight), grad)
-    exact = gradients(lambda x, weight: op.rms_norm_reference(x, weight, EPS), (x, weight), grad, torch.float64)
-    for actual, expected in zip(found, exact, strict=True):
-        if expected is not None:
-            assert_near(actual, expected, size=size)
-    assert found[0].dtype == found[1].dtype == x.dtype
+def check(x, weight, grad, function=fused, **tolerance):
+    assert_agree(
+        lambda *a: function(*a, EPS), lambda *a: op.rms_norm_reference(*a, EPS), (x, weight), grad, **tolerance
+    )
 
 
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", ROW_SHAPES)
 def test_values_and_gradients(shape, dtype, weighted):
-    assert_agree(*arguments(shape, dtype, weighted))
+    check(*arguments(shape, dtype, weighted))
 
 
 def test_a_program_that_takes_several_tiles_sums_the_gradient_of_the_weight():
-    assert_agree(*arguments((1000, 70), torch.float32), size=30.0)
+    check(*arguments((1000, 70), torch.float32), size=30.0)
 
 
 def test_weight_of_another_dtype():
     x, weight, grad = arguments((5, 12), torch.bfloat16)
-    assert_agree(x, weight.float(), grad)
-    assert gradients(fused, (x, weight.float()), grad)[2].dtype == torch.float32
+    check(x, weight.float(), grad)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 8), (2, 1, 5, 4)])
 def test_layouts_of_input_and_gradient(shape):
     x, weight, grad = arguments(shape, torch.float32)
     for _, view in layouts(x):
-        assert_agree(view, weight, grad)
+        check(view, weight, grad)
     for _, view in layouts(grad):
-        assert_agree(x, weight, view)
-    assert_agree(x[:1].expand(shape), weight, grad)
+        check(x, weight, view)
+    check(x[:1].expand(shape), weight, grad)
 
 
 def test_heads_are_normed_where_they_lie():
@@ -88,11 +84,10 @@ def test_operator_is_registered_right(weighted):
 
 def test_compiles_to_one_graph():
     x, weight, grad = arguments((3, 5), torch.bfloat16)
-    compiled = torch.compile(lambda x, w: fused(x * 2, w, EPS) + 1, backend="aot_eager", fullgraph=True)
-    found = gradients(compiled, (x, weight), grad)
-    exact = gradients(lambda x, w: op.rms_norm_reference(x * 2, w, EPS) + 1, (x, weight), grad, torch.float64)
-    for actual, expected in zip(found, exact, strict=True):
-        assert_near(actual, expected, scale=2)
+    compiled = torch.compile(lambda x, w, eps: fused(x * 2, w, eps) + 1, backend="aot_eager", fullgraph=True)
+    assert_agree(
+        lambda *a: compiled(*a, EPS), lambda x, w: op.rms_norm_reference(x * 2, w, EPS) + 1, (x, weight), grad, scale=2
+    )
 
 
 def test_dispatch_looks_at_the_arguments(monkeypatch):
@@ -130,7 +125,5 @@ def test_kernels_compile_for_gpus(sm):
 def test_on_a_gpu(shape, dtype):
     x, weight, grad = arguments(shape, dtype)
     assert rms_norm_backend(x, weight) == "triton"
-    found = gradients(lambda x, w: rms_norm(x, w, EPS), (x, weight), grad)
-    exact = gradients(lambda x, w: op.rms_norm_reference(x, w, EPS), (x, weight), grad, torch.float64)
-    for actual, expected in zip(found, exact, strict=True):
-        assert_near(actual, expected, scale=4)
+    rows = x.numel() // x.shape[-1]
+    check(x, weight, grad, rms_norm, scale=4, size=rows**0.5)

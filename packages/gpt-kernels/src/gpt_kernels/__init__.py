@@ -13,6 +13,9 @@ from .ops.attention import document_mask as document_mask
 from .ops.cross_entropy import cross_entropy as cross_entropy
 from .ops.cross_entropy import cross_entropy_backend as cross_entropy_backend
 from .ops.cross_entropy import cross_entropy_reference as cross_entropy_reference
+from .ops.layer_norm import layer_norm as layer_norm
+from .ops.layer_norm import layer_norm_backend as layer_norm_backend
+from .ops.layer_norm import layer_norm_reference as layer_norm_reference
 from .ops.linear import linear as linear
 from .ops.linear import linear_backend as linear_backend
 from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy

@@ -88,6 +88,25 @@ def gradients(
     return [out.detach(), *(leaf if leaf is None else next(found) for leaf in leaves)]
 
 
+def assert_agree(
+    function: Callable[..., Tensor],
+    reference: Callable[..., Tensor],
+    tensors: Sequence[Tensor | None],
+    grad: Tensor,
+    *,
+    scale: float = 1.0,
+    size: float | None = 1.0,
+) -> None:
+    """The output of `function(*tensors)` and its gradients are those of the reference in float64, in the dtypes and
+    shapes of the tensors; `scale` and `size` as in `assert_near`."""
+    found = gradients(function, tensors, grad)
+    exact = gradients(reference, tensors, grad, torch.float64)
+    for tensor, actual, expected in zip((None, *tensors), found, exact, strict=True):
+        if actual is not None and expected is not None:
+            assert tensor is None or actual.dtype == tensor.dtype
+            assert_near(actual, expected, scale=scale, size=size)
+
+
 def check_operator(operator: Any, *args: Any, tracing: bool = True) -> None:
     """torch's checks of a custom operator: schema, fake, autograd, and (`tracing`) ahead-of-time autograd, which cannot
     clone views of larger tensors."""
