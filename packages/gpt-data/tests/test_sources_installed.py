@@ -6,7 +6,8 @@ import pytest
 
 from gpt_data import DatasetError, prepare
 from gpt_data.preparation import installed
-from gpt_data.preparation.installed import docstrings, docs_source, packages_source
+from gpt_data.preparation.installed import docs_source, docstrings, packages_source
+from gpt_data.preparation.progress import Progress
 from gpt_data.preparation.recipes import RECIPES
 from gpt_data.preparation.sources import Request
 
@@ -92,8 +93,8 @@ def test_sources_of_packages_are_their_own_files(packages, tmp_path):
 
 
 def test_docs_hold_the_library_the_packages_and_the_reference(packages):
-    documents = {document.key: document.text for document in docs_source().documents}
-    assert "Two.\n" == documents["site-packages/two.py"]
+    documents = {document.key: document.text for document in docs_source(Progress("docs", quiet=True)).documents}
+    assert documents["site-packages/two.py"] == "Two.\n"
     assert {"lib/json/__init__.py", "topics/for"} <= set(documents)
     assert documents["site-packages/one/__init__.py"].startswith("What the module\nis about.")
     assert "lib/test/__init__.py" not in documents and "site-packages/python2.py" not in documents
@@ -109,4 +110,4 @@ def test_docs_become_a_dataset(packages, tmp_path):
 def test_without_packages_it_says_so(packages, monkeypatch, tmp_path):
     monkeypatch.setattr(installed, "_roots", lambda: [tmp_path / "none"])
     with pytest.raises(DatasetError, match="no sources of packages are installed here"):
-        RECIPES["site-packages"].source(Request((), tmp_path, {}, print))
+        RECIPES["site-packages"].source(Request((), tmp_path, {}, Progress("docs", quiet=True)))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from .documents import Document
+from .progress import Progress
 from .sources import TESTS, Source, named, pydoc_topics, stdlib_files, walk
 
 SUFFIXES = (".py", ".pyi", ".md", ".rst")
@@ -31,7 +32,7 @@ def packages_source() -> Source:
     return Source(description, "various", documents, strict=False, details={"packages": versions})
 
 
-def docs_source() -> Source:
+def docs_source(progress: Progress) -> Source:
     """Docstrings of the Python library and of the installed packages, found by parsing, and pydoc's topics.
 
     A document is all that one file says, in the order of the file.
@@ -40,8 +41,13 @@ def docs_source() -> Source:
     found = named("lib", root, files)
     for folder in _roots():
         found += named("site-packages", folder, (path for path in _sources(folder) if path.suffix == ".py"))
-    texts = ((document.key, docstrings(document.path)) for document in found if document.path is not None)
-    documents = [Document(key, text=text) for key, text in texts if text]
+    progress.phase("reading docstrings in", sum(document.size() for document in found))
+    documents: list[Document] = []
+    for document in found:
+        assert document.path is not None
+        if text := docstrings(document.path):
+            documents.append(Document(document.key, text=text))
+        progress.advance(document.size())
     topics, versions = pydoc_topics(), _versions()
     description = (
         f"docstrings of Python {platform.python_version()} and of {len(versions)} installed packages, {len(topics)} "

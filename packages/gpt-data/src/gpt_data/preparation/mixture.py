@@ -99,7 +99,7 @@ def task_mixture_source(request: Request) -> ChatSource:
                     f"{error} Copies of the three repositories are taken from one folder that holds them as smoltalk, "
                     "mmlu and gsm8k (--text DIR). To do without this one: --allow-missing."
                 ) from error
-            request.say(f"left out {wanted.name} ({wanted.side}): {error}")
+            request.progress.say(f"left out {wanted.name} ({wanted.side}): {error}")
             missing.append(f"{wanted.name} ({wanted.side})")
     if not {"train", "val"} <= {task.side for task in tasks}:
         raise DatasetError(f"the mixture has nothing left for train or val: {', '.join(missing)} are missing.")

@@ -80,7 +80,7 @@ def prepare(
             progress.say(f"is in {folder} already, made from {info.source['description']}")
             return info
         check_replaceable(folder)
-        source = RECIPES[name].source(Request(texts, folder.parent / "downloads", wishes, progress.say))
+        source = RECIPES[name].source(Request(texts, folder.parent / "downloads", wishes, progress))
         context = Context(name, folder.name, staging, options, progress, workers, shard_bytes, gpt2_bpe)
         if isinstance(source, ChatSource):
             build_chat(context, source)

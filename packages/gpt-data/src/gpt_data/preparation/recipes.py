@@ -47,8 +47,7 @@ def _stdlib(request: Request) -> Source:
 
 def _docs(request: Request) -> Source:
     _takes_no_texts(request, "docs", "it reads docstrings")
-    request.say("reading docstrings")
-    return docs_source()
+    return docs_source(request.progress)
 
 
 def _packages(request: Request) -> Source:
@@ -104,9 +103,9 @@ def _hub_source(request: Request, repository: str, subset: str | None, join: Joi
         if request.texts
         else hub_files(repository, subset, request.options["revision"])
     )
-    request.say(", ".join(f"{split}: {len(files)} files" for split, files in found.splits.items()))
+    request.progress.say(", ".join(f"{split}: {len(files)} files" for split, files in found.splits.items()))
     if found.ignored:
-        request.say(f"left out: the splits {', '.join(found.ignored)}")
+        request.progress.say(f"left out: the splits {', '.join(found.ignored)}")
     return Source(
         description=f"{repository}{f' ({subset})' if subset else ''}",
         license=found.license,

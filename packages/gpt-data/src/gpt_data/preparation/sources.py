@@ -6,7 +6,7 @@ import importlib.util
 import os
 import platform
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..errors import DatasetError
 from . import tables
 from .documents import Document
 from .plan import VAL_ONE_IN, Join
+from .progress import Progress
 from .tables import Table
 
 NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "encodings", "pydoc_data"})
@@ -36,8 +37,7 @@ class Request:
     """Where downloaded files are kept that have no cache of their own."""
     options: Mapping[str, Any]
     """The recipe's options: its own defaults, and what the user chose instead."""
-    say: Callable[[str], None]
-    """Tells the user something."""
+    progress: Progress
 
 
 @dataclass(frozen=True)
