@@ -19,7 +19,7 @@ from ..shards import TokenStream
 from .base import Rows, to_batch
 from .document_walk import DocumentWalk, Pieces
 from .documents import Place, Scanner, place_from
-from .prefetch import Prefetch
+from .prefetch import Prefetch, prefetched
 from .shard_loader import IndexedLoader, LossOn, ShardLoader
 from .splits import Splits
 
@@ -56,7 +56,8 @@ def document_aligned(
     options["cut"] = cut_validation
     val = DocumentWindows(info, "val", *shape, **options)
     test = DocumentWindows(info, "test", *shape, **options) if "test" in info.splits else None
-    return Splits(train=PrefetchAligned(train, prefetch) if prefetch else train, val=val, test=test, dataset=info)
+    ahead = PrefetchAligned(train, prefetch) if prefetch > 0 else prefetched(train, prefetch)
+    return Splits(train=ahead, val=val, test=test, dataset=info)
 
 
 class PackedLoader(ShardLoader):

@@ -60,8 +60,10 @@ class DocumentWalk:
         return self._scanner.shards if self._scanner.by_shard else 1
 
     def _deal(self, ranks: int, tokens: int, longest: int) -> list[Pieces] | None:
-        stops = np.minimum(self._ends, self._starts + longest)
-        sums = np.cumsum(stops - self._starts)
+        most = ranks * tokens  # documents that can be needed: each gives a token at least
+        starts = self._starts[:most]
+        stops = np.minimum(self._ends[:most], starts + longest)
+        sums = np.cumsum(stops - starts)
         if sums[-1] < ranks * tokens:
             return None
         taken, first, before = [], 0, 0
@@ -69,7 +71,7 @@ class DocumentWalk:
             last = int(np.searchsorted(sums, before + tokens))
             if last == len(sums):
                 return None
-            pieces = Pieces(self._starts[first : last + 1], stops[first : last + 1].copy())
+            pieces = Pieces(starts[first : last + 1], stops[first : last + 1].copy())
             pieces.stops[-1] -= sums[last] - (before + tokens)
             taken.append(pieces)
             first, before = last + 1, int(sums[last])
