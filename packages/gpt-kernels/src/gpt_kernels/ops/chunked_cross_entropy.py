@@ -1,0 +1,148 @@
+"""The operators behind `linear_cross_entropy`: a loop over chunks of rows, which the compiler sees as one node.
+
+Dimensions: N rows, R rows of a chunk, I inputs, V vocabulary, K targets per row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cross_entropy_rows import forward_backward_rows, forward_rows
+
+
+@torch.library.custom_op("gpt_kernels::linear_cross_entropy_sum", mutates_args=())
+def linear_cross_entropy_sum(
+    x_NI: Tensor,
+    weight_VI: Tensor,
+    targets_NK: Tensor,
+    weights_K: Tensor,
+    cap: list[float],
+    ignore_index: int,
+    z_loss: float,
+    rows: int,
+    need_x: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of the losses, its gradient by x, and by the weight in float32; those not needed are empty."""
+    return _chunked(None, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight)
+
+
+@linear_cross_entropy_sum.register_fake
+def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return x_NI.new_empty((), dtype=_wide(x_NI)), *_new_gradients(x_NI, weight_VI, *options[-2:])
+
+
+@torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows", mutates_args=())
+def linear_cross_entropy_rows(
+    x_NI: Tensor,
+    weight_VI: Tensor,
+    targets_NK: Tensor,
+    weights_K: Tensor,
+    cap: list[float],
+    ignore_index: int,
+    z_loss: float,
+    rows: int,
+) -> Tensor:
+    """(N,) losses"""
+    losses_N = x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
+    for chunk in _chunks(len(x_NI), rows):
+        losses_N[chunk] = forward_rows(
+            x_NI[chunk] @ weight_VI.t(), targets_NK[chunk], weights_K, cap, ignore_index, z_loss
+        )
+    return losses_N
+
+
+@linear_cross_entropy_rows.register_fake
+def _(x_NI: Tensor, *options: Any) -> Tensor:
+    return x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
+
+
+@torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows_backward", mutates_args=())
+def linear_cross_entropy_rows_backward(
+    grad_N: Tensor,
+    x_NI: Tensor,
+    weight_VI: Tensor,
+    targets_NK: Tensor,
+    weights_K: Tensor,
+    cap: list[float],
+    ignore_index: int,
+    z_loss: float,
+    rows: int,
+    need_x: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients by x and by the weight, each in its dtype, of the rows' losses weighted with grad_N."""
+    _, grad_x_NI, grad_weight_VI = _chunked(
+        grad_N, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
+    )
+    return grad_x_NI, grad_weight_VI.to(weight_VI.dtype)
+
+
+@linear_cross_entropy_rows_backward.register_fake
+def _(grad_N: Tensor, x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    grad_x_NI, grad_weight_VI = _new_gradients(x_NI, weight_VI, *options[-2:])
+    return grad_x_NI, grad_weight_VI.to(weight_VI.dtype)
+
+
+def _chunked(
+    grad_N: Tensor | None,
+    x_NI: Tensor,
+    weight_VI: Tensor,
+    targets_NK: Tensor,
+    weights_K: Tensor,
+    cap: list[float],
+    ignore_index: int,
+    z_loss: float,
+    rows: int,
+    need_x: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    losses_N = x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
+    grad_x_NI, grad_weight_VI = _new_gradients(x_NI, weight_VI, need_x, need_weight)
+    grad_weight_VI.zero_()
+    for chunk in _chunks(len(x_NI), rows):
+        x_RI = x_NI[chunk]
+        logits_RV = x_RI @ weight_VI.t()
+        if not (need_x or need_weight):
+            losses_N[chunk] = forward_rows(logits_RV, targets_NK[chunk], weights_K, cap, ignore_index, z_loss)
+            continue
+        grad_R = None if grad_N is None else grad_N[chunk]
+        losses_N[chunk], grad_RV = forward_backward_rows(
+            grad_R, logits_RV, targets_NK[chunk], weights_K, cap, ignore_index, z_loss
+        )
+        del logits_RV
+        if need_x:
+            torch.mm(grad_RV, weight_VI, out=grad_x_NI[chunk])
+        if need_weight:
+            _add_product(grad_weight_VI, grad_RV.t(), x_RI)
+        del grad_RV  # before the next chunk's logits are made
+    return losses_N.sum(), grad_x_NI, grad_weight_VI
+
+
+def _chunks(N: int, rows: int) -> Iterator[slice]:
+    return (slice(start, min(start + rows, N)) for start in range(0, N, rows))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _new_gradients(x_NI: Tensor, weight_VI: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
+    grad_x_NI = torch.empty_like(x_NI, memory_format=torch.contiguous_format) if need_x else x_NI.new_empty(0)
+    dtype = _wide(weight_VI)
+    return grad_x_NI, torch.empty_like(weight_VI, dtype=dtype) if need_weight else weight_VI.new_empty(0, dtype=dtype)
+
+
+def _add_product(total_VI: Tensor, a_VR: Tensor, b_RI: Tensor) -> None:
+    """total += a b, with a float32 total of half-precision factors too."""
+    if a_VR.dtype == total_VI.dtype:
+        total_VI.addmm_(a_VR, b_RI)
+    elif a_VR.is_cuda:
+        total_VI += torch.mm(a_VR, b_RI, out_dtype=total_VI.dtype)
+    else:
+        for rows in _chunks(len(total_VI), 8192):
+            total_VI[rows] += a_VR[rows] @ b_RI

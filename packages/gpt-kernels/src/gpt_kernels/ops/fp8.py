@@ -1,0 +1,68 @@
+"""Eight-bit floats: casts that saturate, and the scales that bring a tensor into their range.
+
+A tensor x is held as q = x / scale in float8, so that x ≈ q · scale: `scale` is what torch's scaled products take.
+e4m3 (three bits of mantissa, up to 448) suits activations and weights, e5m2 (two bits, up to 57344) gradients
+(arXiv:2209.05433).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+E4M3 = torch.float8_e4m3fn
+E5M2 = torch.float8_e5m2
+FLOAT8 = (E4M3, E5M2)
+
+SMALLEST_AMAX = 2.0**-100
+"""Tensors smaller than this are scaled as if they were not: the scale of a tensor of zeros must not be 0."""
+
+
+def saturating_cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in `dtype`; for float8 the values beyond its range, infinities too, become its largest, and nan stays nan.
+
+    A plain cast to e5m2 overflows to infinity, and what one to e4m3 does has changed with torch's version and device.
+    """
+    if dtype not in FLOAT8:
+        return x.to(dtype)
+    largest = torch.finfo(dtype).max
+    return x.clamp(-largest, largest).to(dtype)
+
+
+def quantize(x: Tensor, scale: Tensor | float, dtype: torch.dtype = E4M3) -> Tensor:
+    """x / scale in float8, saturating; the division is done in float32. scale: a number or a 0-d float32 tensor."""
+    return saturating_cast(x.float() / scale, dtype)
+
+
+def dequantize(q: Tensor, scale: Tensor | float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """q · scale, worked out in float32."""
+    return (q.float() * scale).to(dtype)
+
+
+def scale_of_amax(amax: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 1.0) -> Tensor:
+    """The scale with which `headroom` times the magnitude `amax` is the largest number of `dtype`; float32."""
+    return amax.float().clamp_min(SMALLEST_AMAX) * (headroom / torch.finfo(dtype).max)
+
+
+def dynamic_scale(x: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 1.0) -> Tensor:
+    """The scale that just fits the values that x has now; 0-d float32."""
+    if not x.numel():
+        return torch.ones((), device=x.device)
+    low, high = torch.aminmax(x.detach())  # one pass, and no copy of |x|
+    return scale_of_amax(torch.maximum(-low, high), dtype, headroom=headroom)
+
+
+def delayed_scale(history_H: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 1.0) -> Tensor:
+    """The scale that fits the largest of the magnitudes seen in the last H calls; 0-d float32.
+
+    history (H,) float32, the newest first, as `record_amax` keeps it; zeros stand for calls that have not been.
+    """
+    return scale_of_amax(history_H.amax(), dtype, headroom=headroom)
+
+
+@torch.no_grad()
+def record_amax(history_H: Tensor, x: Tensor) -> None:
+    """Put max |x| in front of the history, in place, and let the oldest go."""
+    low, high = torch.aminmax(x.detach())
+    newest = torch.maximum(-low, high).to(history_H.dtype).reshape(1)
+    history_H.copy_(torch.cat([newest, history_H[:-1]]))

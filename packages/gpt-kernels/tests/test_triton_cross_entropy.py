@@ -1,0 +1,266 @@
+"""The Triton cross-entropy against the reference in float64: losses, gradients, 8-bit gradients, compilation."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from gpt_kernels import SigmoidCap, cross_entropy, cross_entropy_backend, softcapped_cross_entropy
+from gpt_kernels.ops import softcapped_cross_entropy as halves
+from gpt_kernels.ops.cross_entropy import targets_of_rows
+from gpt_kernels.ops.softcap import softcap_numbers
+from gpt_kernels.testing import (
+    DTYPES,
+    assert_near,
+    check_operator,
+    compile_for,
+    gradients,
+    layouts,
+    random,
+)
+from gpt_kernels.triton import cross_entropy as kernels
+
+IGNORED = -100
+SPEEDRUN = SigmoidCap()
+CAPS = [0.0, 15.0, 60.0, SPEEDRUN, SigmoidCap(100.0, 0.0, 20.0)]  # the 60 and the 100 need a running maximum
+SHAPES = [(1, 1), (3, 5), (5, 128), (4, 4099), (2, 9000)]  # on and off the blocks, several of them
+GRAD_SCALE = 0.75 / 448
+LARGEST = 57344.0
+
+
+def arguments(N, V, dtype=torch.float32, weights=(1.0, 0.5, 0.25), scale=4.0):
+    logits = random(N, V, dtype=dtype, scale=scale)
+    targets = torch.randint(V, (N,), generator=torch.Generator().manual_seed(N)).to(logits.device)
+    if N > 1:
+        targets[N // 2] = IGNORED
+    weights_K = torch.tensor(weights, device=logits.device)
+    return logits, targets_of_rows(targets, len(weights), IGNORED), weights_K
+
+
+def assert_agree(logits, targets, weights, cap, z_loss=0.0, slack=0.0):
+    grad = random(len(logits), seed=3)
+    found = gradients(
+        lambda x: kernels.cross_entropy_losses(x, targets, weights, softcap_numbers(cap), IGNORED, z_loss)[0],
+        (logits,),
+        grad,
+    )
+    exact = gradients(
+        lambda x: halves.softcapped_cross_entropy_reference(x, targets, weights, cap, IGNORED, z_loss)[0],
+        (logits,),
+        grad,
+        torch.float64,
+    )
+    assert_near(found[0], exact[0], scale=2)
+    if slack:
+        torch.testing.assert_close(found[1].double(), exact[1], rtol=1e-5, atol=slack)
+    else:
+        assert_near(found[1], exact[1], scale=4)
+    assert found[0].dtype == torch.float32 and found[1].dtype == logits.dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_losses_and_gradients(shape, dtype):
+    assert_agree(*arguments(*shape, dtype), SPEEDRUN)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.05])
+@pytest.mark.parametrize("weights", [(1.0,), (0.7, 0.0, 0.3, 2.0)])
+@pytest.mark.parametrize("cap", CAPS)
+def test_options(cap, weights, z_loss):
+    assert_agree(*arguments(5, 300, weights=weights), cap, z_loss)
+    assert_agree(*arguments(2, 4099, weights=weights), cap, z_loss)
+
+
+def test_layouts():
+    logits, targets, weights = arguments(4, 70, torch.bfloat16)
+    for _, view in layouts(logits):
+        assert_agree(view, targets, weights, SPEEDRUN)
+    assert_agree(logits, targets.t().contiguous().t(), weights, SPEEDRUN)
+    assert_agree(logits[:, :33], targets.clamp_max(32), weights, SPEEDRUN)  # a padded vocabulary
+
+
+def test_no_rows():
+    logits, targets, weights = arguments(0, 7)
+    assert_agree(logits, targets, weights, SPEEDRUN)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # 1 / (1 + inf) is meant to be 0
+def test_large_values_and_masked_logits():
+    logits, targets, weights = arguments(4, 4500, weights=(1.0,))
+    for scale in (1e4, 1e-4):
+        for cap in CAPS:
+            # 1 - tanh² of saturated logits is what cancellation leaves of 1: small, but not exact
+            assert_agree(logits * scale, targets, weights, cap, slack=1e-7)
+    masked = logits.clone()
+    masked[:, :4200] = float("-inf")  # the whole first block
+    targets = targets.clamp_min(0) % 200 + 4200
+    losses, lse = kernels.cross_entropy_losses(masked, targets, weights, [], IGNORED, 0.0)
+    torch.testing.assert_close(lse, masked.logsumexp(-1), rtol=1e-6, atol=0)
+    assert losses.isfinite().all()
+
+
+def test_a_target_out_of_range_is_not_passed_over():
+    logits, targets, weights = arguments(4, 70, weights=(1.0,))
+    targets[1], targets[2] = 70, -1
+    losses, _ = kernels.cross_entropy_losses(logits, targets, weights, [], IGNORED, 0.0)
+    assert losses.isnan().tolist() == [False, True, True, False]
+
+
+# --- Assertion 15 of the speedrun's specification -------------------------------------------------------------------
+
+
+def halves_of(logits, targets, weights, cap, grad, dtype):
+    """Gradient in `dtype` by the kernel and by the reference, and the exact one in float64."""
+    numbers = softcap_numbers(cap)
+    _, lse = kernels.cross_entropy_losses(logits, targets, weights, numbers, IGNORED, 0.0)
+    kernel = kernels.cross_entropy_gradient(
+        grad, lse, logits, targets, weights, numbers, IGNORED, 0.0, dtype, GRAD_SCALE
+    )
+    reference = halves.softcapped_cross_entropy_backward_reference(
+        grad, lse, logits, targets, weights, cap, IGNORED, 0.0, dtype, GRAD_SCALE
+    )
+    exact = gradients(
+        lambda x: halves.softcapped_cross_entropy_reference(x, targets, weights, cap, IGNORED, 0.0)[0],
+        (logits,),
+        grad,
+        torch.float64,
+    )[1]
+    return kernel, reference, exact
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.5, 0.25)])
+def test_e5m2_gradients_are_within_an_eighth(weights):
+    logits, targets, weights = arguments(6, 5000, torch.bfloat16, weights)
+    for q in halves_of(logits, targets, weights, SPEEDRUN, torch.ones(6, device=logits.device), torch.float8_e5m2)[:2]:
+        assert q.dtype == torch.float8_e5m2
+    kernel, reference, exact = halves_of(
+        logits, targets, weights, SPEEDRUN, torch.ones(6, device=logits.device), torch.float8_e5m2
+    )
+    for q in (kernel, reference):
+        value = q.double() * GRAD_SCALE
+        normal = exact.abs() >= 2.0**-14 * GRAD_SCALE
+        assert normal.float().mean() > 0.5  # the bound speaks of most entries
+        assert ((value - exact).abs() <= 0.125 * exact.abs())[normal].all()
+        assert (value[exact.abs() < 0.999 * 2.0**-17 * GRAD_SCALE] == 0).all()
+        assert ((value - exact).abs() <= 1.001 * 2.0**-17 * GRAD_SCALE)[~normal].all()
+    assert (kernel.float() != reference.float()).float().mean() < 1e-3  # ties that float32 rounds either way
+
+
+def test_every_row_of_dz_sums_to_zero():
+    """Without a cap dl is dz."""
+    logits, targets, weights = arguments(6, 4500, torch.float32)
+    kernel, reference, _ = halves_of(logits, targets, weights, 0.0, torch.ones(6, device=logits.device), torch.float32)
+    for gradient in (kernel, reference):
+        total = (gradient.double() * GRAD_SCALE).sum(1)
+        assert total.abs().max() < 2e-6 * weights.sum()
+
+
+def test_only_targets_inside_the_sequence_count():
+    logits, _, weights = arguments(3, 20)
+    targets = targets_of_rows(torch.tensor([3, 4, 5], device=logits.device), 3, IGNORED)
+    kernel, *_ = halves_of(logits, targets, weights, 0.0, torch.ones(3, device=logits.device), torch.float32)
+    dz = kernel * GRAD_SCALE
+    p = logits.softmax(-1)
+    torch.testing.assert_close(dz[2, 5], p[2, 5] - 1)  # one target: S = 1
+    torch.testing.assert_close(dz[1, 4], 1.5 * p[1, 4] - 1)
+    torch.testing.assert_close(dz[1, 0], 1.5 * p[1, 0])
+    torch.testing.assert_close(dz[0, 5], 1.75 * p[0, 5] - 0.25)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(torch.float8_e5m2, LARGEST), (torch.float8_e4m3fn, 448.0)])
+def test_gradients_beyond_the_range_saturate(dtype, largest):
+    logits, targets, weights = arguments(4, 40)
+    grad = torch.tensor([1e6, -1e6, 1.0, float("nan")], device=logits.device)
+    kernel, reference, _ = halves_of(logits, targets, weights, SPEEDRUN, grad, dtype)
+    for q in (kernel.float(), reference.float()):
+        assert q[0].max() == largest and q[1].min() == -largest and q[:3].isfinite().all() and q[3].isnan().all()
+
+
+def test_public_halves_agree_with_the_whole():
+    logits = random(2, 6, 50, dtype=torch.bfloat16)
+    targets = torch.randint(50, (2, 6), device=logits.device)
+    weights = torch.tensor([1.0, 0.5], device=logits.device)
+    losses, lse = softcapped_cross_entropy(logits, targets, target_weights=weights)
+    whole = cross_entropy(logits, targets, target_weights=weights, softcap=SPEEDRUN, reduction="none")
+    torch.testing.assert_close(losses, whole)
+    gradient = halves.softcapped_cross_entropy_backward(
+        torch.ones_like(losses), lse, logits, targets, target_weights=weights, grad_scale=0.5
+    )
+    leaf = logits.clone().requires_grad_()
+    cross_entropy(leaf, targets, target_weights=weights, softcap=SPEEDRUN, reduction="sum").backward()
+    assert gradient.dtype == torch.bfloat16
+    assert_near(gradient * 0.5, leaf.grad, scale=2)
+    with pytest.raises(ValueError, match="grad_scale must be positive"):
+        halves.softcapped_cross_entropy_backward(losses, lse, logits, targets, grad_scale=0.0)
+
+
+# --- Registration and compilation -----------------------------------------------------------------------------------
+
+
+def test_operators_are_registered_right():
+    logits, targets, weights = arguments(3, 20)
+    options = (targets, weights, [23.0, 5.0, 7.5], IGNORED, 0.1)
+    check_operator(kernels.cross_entropy_losses, logits.requires_grad_(), *options)
+    gradient = (torch.ones_like(logits[:, 0]).detach(), torch.zeros_like(logits[:, 0]).detach(), logits.detach())
+    check_operator(kernels.cross_entropy_gradient, *gradient, *options, torch.float8_e5m2, 0.5)
+
+
+def test_compiles_to_one_graph():
+    logits, targets, weights = arguments(3, 20, torch.bfloat16)
+
+    def step(x):
+        return kernels.cross_entropy_losses(x * 2, targets, weights, [23.0, 5.0, 7.5], IGNORED, 0.0)[0] + 1
+
+    grad = random(3, seed=1)
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for actual, expected in zip(gradients(compiled, (logits,), grad), gradients(step, (logits,), grad), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_the_log_sum_exp_is_a_constant():
+    logits, targets, weights = arguments(3, 20)
+    losses, lse = kernels.cross_entropy_losses(logits.requires_grad_(), targets, weights, [], IGNORED, 0.0)
+    assert losses.requires_grad and not lse.requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sm", [80, 90])
+@pytest.mark.parametrize(("form", "bounded"), [(0, False), (1, True), (2, True)])
+def test_forward_compiles_for_gpus(sm, form, bounded):
+    sizes = {"K": 3, "FORM": form, "BOUNDED": bounded, "BV": kernels.FORWARD_BLOCK}
+    tensors = {
+        "logits": "*bf16:16",
+        "targets": "*i64:16",
+        "weights": "*fp32:16",
+        "losses": "*fp32:16",
+        "lse": "*fp32:16",
+    }
+    numbers = {"row_stride": "i32:16", "V": "i32:16", "ignore_index": "i32"}
+    floats = dict.fromkeys(["cap", "shift", "width", "z_loss"], "fp32")
+    name = "gpt_kernels.triton.cross_entropy:forward_kernel"
+    made = compile_for(name, tensors | numbers | floats, sizes, sm, num_warps=kernels.FORWARD_WARPS)
+    assert made.cubin_bytes and "ld.global.v4" in made.ptx
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sm", "out", "largest"), [(80, "*bf16", 0.0), (80, "*fp8e5", LARGEST), (90, "*bf16", 0.0), (90, "*fp8e5", LARGEST)]
+)
+def test_gradient_compiles_for_gpus(sm, out, largest):
+    sizes = {"K": 3, "FORM": 2, "LARGEST": largest, "BV": kernels.BACKWARD_BLOCK}
+    tensors = {"logits": "*bf16:16", "targets": "*i64:16", "weights": "*fp32:16", "grad": "*fp32:16", "lse": "*fp32:16"}
+    numbers = {"row_stride": "i32:16", "V": "i32:16", "ignore_index": "i32", "out": f"{out}:16"}
+    floats = dict.fromkeys(["cap", "shift", "width", "z_loss", "inverse_scale"], "fp32")
+    name = "gpt_kernels.triton.cross_entropy:gradient_kernel"
+    made = compile_for(name, tensors | numbers | floats, sizes, sm, num_warps=kernels.BACKWARD_WARPS)
+    assert made.cubin_bytes and "ld.global.v4" in made.ptx and "st.global.v" in made.ptx
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cap", CAPS)
+def test_on_a_gpu(cap, dtype):
+    logits, targets, weights = arguments(3001, 50304, dtype)
+    assert cross_entropy_backend(logits) == "triton"
+    assert_agree(logits, targets, weights, cap)
