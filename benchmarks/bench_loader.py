@@ -56,12 +56,10 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         dataset = documents(Path(folder) / "documents", args.tokens)
-        figures: dict[str, Any] = {
-            "vs_step": None if args.skip_step else against_step(Path(folder), dataset, args.rounds)
-        }
-        figures["vs_nanogpt"] = args.nanogpt and against_nanogpt(args.nanogpt, dataset, args.rounds)
-        figures["vs_modded"] = args.modded and against_modded(args.modded, dataset, args.rounds)
-    finish(**figures)
+        vs_modded = against_modded(args.modded, dataset, args.rounds) if args.modded else None
+        vs_nanogpt = against_nanogpt(args.nanogpt, dataset, args.rounds) if args.nanogpt else None
+        vs_step = against_step(Path(folder), dataset, args.rounds)
+    finish(vs_step=vs_step, vs_nanogpt=vs_nanogpt, vs_modded=vs_modded)
 
 
 # --- the data ----------------------------------------------------------------------------------------------------
