@@ -9,7 +9,8 @@ documents as long as FineWeb's in GPT-2's tokens (median 403, mean 690). Files a
 (gpt_core's loop, eager float32, batches of 8 x 256 for both).
 
 `vs_nanogpt`: nanoGPT's CPU time per batch over the slowest loader's, at 32 x 1024 and at 12 x 64; both sides make
-inputs and targets of int64. Each of our loaders is asked for batches without its prefetching thread.
+inputs and targets of int64. Each of our loaders is asked for batches without its prefetching thread. Not compared are
+hf_streaming, which tokenizes, and grokking, whose rows have 5 tokens.
 
 `vs_modded`: CPU time over ours for one pass over one shard with `document_aligned`, from opening the files to the end
 of the shard: reading, finding the documents (theirs twice over the first 6M tokens), cutting and joining them, inputs,
@@ -104,6 +105,7 @@ def our_loaders(dataset: Path) -> dict[str, Callable[..., gpt_data.Splits]]:
         "best_fit, split": partial(gpt_data.best_fit, long_documents="split", **whole),
         "packed_chat, masked": partial(gpt_data.packed_chat, **(whole | {"loss_on": "mask"})),
         "mixture of three": partial(mixture, sources, prefetch=0, loss_on="all"),
+        "arithmetic": partial(gpt_data.arithmetic, max_samples=100_000, prefetch=0),
     }
 
 
