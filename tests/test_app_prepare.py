@@ -50,10 +50,21 @@ def test_a_text_is_prepared_listed_and_verified(prepare, tmp_path):
         (["text", "empty.txt", "--workers", "0"], 1, "workers is 0, expected at least 1"),
         (["verify", "missing"], 1, "has no dataset 'missing'"),
         (["shakespeare_char", "--text", "missing.txt"], 1, "missing.txt: no such file or folder"),
+        (["text", "rows.jsonl"], 1, "has the columns id, body, none of text, content, document"),
+        (["text", "rows.jsonl", "--text-field", "id"], 1, "'id' holds a number, not text"),
+        (["text", "rows.jsonl", "--subset", "x"], 1, "text takes no subset (got 'x'); it takes text_field, val_one_in"),
+        (["openwebtext", "--text", "missing.parquet"], 1, "missing.parquet: no such file. Give .parquet or .jsonl files"),
+        (["task_mixture", "--text", "empty.txt"], 1, "task_mixture takes one folder"),
+        (["speedrun"], 2, "speedrun DIR"),
+        (["speedrun", "nowhere"], 1, "nowhere: has no *_train_*.bin"),
+        (["train-tokenizer", "empty.txt"], 2, "train-tokenizer FILE... --vocab-size N --out DIR"),
+        (["text", "empty.txt", "--tokenizer", "gpt2", "--tokenizer", "byte"], 2, "--tokenizer is given more than once"),
+        (["text", "empty.txt", "--tokenizer", "llama"], 1, "or the folder of a saved tokenizer"),
     ],
 )
 def test_mistakes_are_explained(prepare, tmp_path, arguments, status, message):
     (tmp_path / "empty.txt").touch()
+    (tmp_path / "rows.jsonl").write_text('{"id": 1, "body": "hello"}\n')
     got, table, said = prepare(*arguments)
     assert (got, table) == (status, "")
     assert message in said.splitlines()[-1]
@@ -62,4 +73,37 @@ def test_mistakes_are_explained(prepare, tmp_path, arguments, status, message):
 def test_without_arguments_it_lists_the_datasets(prepare):
     status, table, _ = prepare()
     assert status == 0
-    assert {"stdlib", "shakespeare", "shakespeare_char", "text", "nanogpt", "verify"} <= set(table.split())
+    names = {"stdlib", "docs", "site-packages", "shakespeare", "text", "fineweb_edu", "fineweb10B", "openwebtext"}
+    names |= {"slimpajama", "wikitext", "task_mixture", "hf", "nanogpt", "speedrun", "verify", "tokenizers"}
+    assert names <= set(table.split())
+
+
+def test_help_names_every_dataset_and_option(prepare):
+    status, told, _ = prepare("--help")
+    assert status == 0
+    for word in ("fineweb_edu", "train-tokenizer", "--text-field", "--val-one-in", "--chunks", "--allow-missing"):
+        assert word in "".join(told.split()), word  # argparse breaks lines at hyphens
+
+
+def test_a_table_is_prepared_with_its_options(prepare, tmp_path):
+    rows = "".join(f'{{"id": {i}, "body": "Row {i} of the table."}}\n' for i in range(200))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    arguments = ("--text-field", "body", "--val_one_in", "8", "--tokenizer", "byte", "--out", "made")
+    status, table, _ = prepare("text", "rows.jsonl", *arguments)
+    assert status == 0 and "made: byte, 260 ids" in table
+    counts = [int(line.split()[5]) for line in table.splitlines()[1:]]
+    assert sum(counts) == 200 and counts[1] > 10
+
+
+def test_a_tokenizer_is_trained_compared_and_used(prepare, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat with the hat. " * 200)
+    (tmp_path / "b.jsonl").write_text('{"text": "the cat is a jsonl cat"}\n' * 50)
+    status, table, _ = prepare("train-tokenizer", "a.txt", "b.jsonl", "--vocab-size", "280", "--out", "tok")
+    assert status == 0 and "tok: bpe-280, 280 ids" in table
+    status, table, _ = prepare("tokenizers", "a.txt", "b.jsonl", "--tokenizer", "byte", "--tokenizer", "tok")
+    assert status == 0
+    header, best, worst = table.splitlines()
+    assert "bytes/token" in header and best.startswith("bpe-280") and worst.startswith("byte")
+    assert prepare("text", "a.txt", "--tokenizer", "tok", "--out", "made")[0] == 0
+    status, table, said = prepare("train-tokenizer", "a.txt", "--vocab-size", "280", "--out", "tok")
+    assert status == 1 and "tok: exists already" in said

@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
         reports = [evaluate_tokenizer(one, read_texts(args.paths, args.text_field)) for one in chosen]
         print(tokenizer_table(reports))
     elif args.name == "train-tokenizer":
+        if args.out.exists() and not args.force:
+            raise ValueError(f"{args.out}: exists already. Choose another --out, or replace it with --force.")
         made = BPETokenizer.train(read_texts(args.paths, args.text_field), args.vocab_size)
         save_tokenizer(made, args.out)
         print(f"{args.out}: {made.name}, {made.vocab_size} ids")

@@ -365,6 +365,19 @@ def test_progress_on_a_terminal_tells_the_time_left(capsys, monkeypatch):
     assert capsys.readouterr().err.endswith("x: encoding  50%  2.0 of 4.0 MB, 4 s left")
 
 
+def test_progress_in_a_log_file_is_a_line_per_minute(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("gpt_data.preparation.progress.time.monotonic", lambda: now[0])
+    progress = Progress("x")
+    progress.phase("encoding", 7_200_000)
+    for _ in range(3600):
+        now[0] += 1.0
+        progress.advance(1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "x: encoding   1%  0.1 of 7.2 MB, 2.0 h left"
+    assert lines[-1] == "x: encoding  50%  3.6 of 7.2 MB, 60 min left" and len(lines) == 61
+
+
 def test_every_recipe_is_listed_with_a_summary():
     local = {"stdlib", "docs", "site-packages", "shakespeare", "shakespeare_char", "text"}
     hub = {"openwebtext", "fineweb_edu", "fineweb10B", "slimpajama", "wikitext", "task_mixture", "hf"}

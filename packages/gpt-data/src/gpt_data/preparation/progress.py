@@ -1,4 +1,4 @@
-"""Progress on stderr: one line that rewrites itself on a terminal, one line per phase elsewhere."""
+"""Progress on stderr: one line that rewrites itself on a terminal, a line per phase and per minute elsewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 import time
 
 REFRESH_SECONDS = 0.2
+LOG_SECONDS = 60.0
+"""Between two lines where nothing can be rewritten: a job's log file."""
 
 
 class Progress:
@@ -36,17 +38,25 @@ class Progress:
         with self._lock:
             self._done += count
             now = time.monotonic()
-            if self._live and now - self._shown >= REFRESH_SECONDS:
-                self._shown = now
-                print(f"{self._clear()}{self._line(now)}", end="", file=sys.stderr, flush=True)
+            if self.quiet or now - self._shown < (REFRESH_SECONDS if self._live else LOG_SECONDS):
+                return
+            self._shown = now
+            print(f"{self._clear()}{self._line(now)}", end="" if self._live else "\n", file=sys.stderr, flush=True)
 
     def _line(self, now: float) -> str:
         fresh = self._done - self._already
-        left = (now - self._began) / fresh * (self._total - self._done) if fresh else 0.0
+        left = (now - self._began) / fresh * (self._total - self._done) if fresh > 0 else 0.0
         return (
             f"{self.label}: {self._name} {self._done / max(self._total, 1):4.0%}  {self._done / 1e6:.1f} of "
-            f"{self._total / 1e6:.1f} MB, {left:.0f} s left"
+            f"{self._total / 1e6:.1f} MB, {duration(left)} left"
         )
 
     def _clear(self) -> str:
         return "\r\x1b[K" if self._live else ""
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

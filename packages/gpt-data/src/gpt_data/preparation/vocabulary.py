@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,10 +83,12 @@ def open_tokenizer(kind: str, gpt2_bpe: str | Path | None) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Save it to `folder`, which appears whole."""
+    """Save it to `folder`, which appears whole, in place of what is there."""
     aside = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
     tokenizer.save(aside)
     sync_tree(aside)
+    shutil.rmtree(folder, ignore_errors=True)
     os.replace(aside, folder)
 
 
