@@ -21,6 +21,9 @@ from .ops.linear import linear_backend as linear_backend
 from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .ops.linear_cross_entropy import linear_cross_entropy_backend as linear_cross_entropy_backend
 from .ops.linear_cross_entropy import linear_cross_entropy_reference as linear_cross_entropy_reference
+from .ops.relu2_mlp import relu2_mlp as relu2_mlp
+from .ops.relu2_mlp import relu2_mlp_backend as relu2_mlp_backend
+from .ops.relu2_mlp import relu2_mlp_reference as relu2_mlp_reference
 from .ops.rms_norm import rms_norm as rms_norm
 from .ops.rms_norm import rms_norm_backend as rms_norm_backend
 from .ops.rms_norm import rms_norm_reference as rms_norm_reference

@@ -34,3 +34,12 @@ def fuses_elsewhere() -> bool:
     """Whether torch.compile is tracing: Inductor fuses a pointwise reference with its neighbours, which beats any
     kernel of its own that it cannot look into. Matrix kernels do not ask."""
     return torch.compiler.is_compiling()
+
+
+def autocast_together(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype that autocast asks of matrix products; as they are where it is off."""
+    device = tensors[0].device.type
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)

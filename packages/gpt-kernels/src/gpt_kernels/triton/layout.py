@@ -8,6 +8,7 @@ visited in the order of memory, whatever the order of the other dimensions. Head
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 import torch
 import triton
@@ -38,6 +39,21 @@ def row_tiles(rows: int, columns: int) -> tuple[int, int, int]:
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; 2 for the interpreter, so that tests see programs that take several tiles."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+class Tiles(NamedTuple):
+    """How a matrix product is cut: rows, columns and depth of a tile, its warps, and the loads under way at once."""
+
+    M: int
+    N: int
+    K: int
+    warps: int
+    stages: int
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that one program may have."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def on_device_of(x: Tensor) -> contextlib.AbstractContextManager[object]:
