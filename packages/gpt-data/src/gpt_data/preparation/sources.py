@@ -110,7 +110,7 @@ def text_source(
         license=license,
         documents=tuple(d for d in found if d.path is not None and not tables.is_table(d.path)),
         strict=not any(path.is_dir() for path in paths),
-        tables=tuple(tables.find_field(table, text_field) for table in rows),
+        tables=tuple(tables.find_field(table, text_field) for table in dict.fromkeys(rows)),
     )
 
 
