@@ -13,7 +13,7 @@ from gpt_data import DatasetError, document_aligned
 from gpt_data.loaders import documents as documents_module
 from gpt_data.loaders.document_aligned import cut_longer
 
-few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def documents(lengths, first=1):

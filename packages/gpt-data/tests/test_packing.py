@@ -14,12 +14,14 @@ from gpt_data.loaders import documents as documents_module
 from gpt_data.loaders.documents import Place, Scanner
 from gpt_data.loaders.packing import DocumentFeed, Packer, shard_order
 
-few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 lengths_of_shards = st.lists(st.lists(st.integers(1, 25), min_size=1, max_size=20), min_size=1, max_size=4)
 
 
 class Listed:
     """A feed of documents of given lengths."""
+
+    epoch, place = 0, Place()
 
     def __init__(self, lengths):
         self.documents = zip(itertools.accumulate([0, *lengths]), lengths, strict=False)
@@ -49,14 +51,14 @@ def rows_of(loader, count):
 
 def reference(lengths, capacity, buffer):
     """Rows as lists of (document, tokens used), by search through an unsorted buffer; endless over `lengths`."""
-    coming, waiting = itertools.count(), []
+    coming, waiting = 0, []
     while True:
         row, gap = [], capacity
-        while len(waiting) < buffer:
-            waiting.append(next(coming))
         while gap:
-            if not waiting:
-                waiting.extend(itertools.islice(coming, buffer))
+            if gap == capacity or not waiting:  # a new row, or nothing is left
+                while len(waiting) < buffer and (not waiting or coming % len(lengths)):  # not over an epoch's end
+                    waiting.append(coming)
+                    coming += 1
             size = lambda number: lengths[number % len(lengths)]
             fitting = [number for number in waiting if size(number) <= gap]
             if fitting:
@@ -180,6 +182,23 @@ def test_a_state_continues_at_any_number_of_ranks(
     assert [json.dumps(build(r, 3, 2).state_dict()) for r in (0, 2)] == [json.dumps(build(1, 3, 2).state_dict())] * 2
 
 
+@few
+@given(shards=lengths_of_shards, context=st.integers(1, 12), buffer=st.integers(1, 50), ranks=st.integers(1, 8))
+def test_an_evaluation_uses_every_document_once(make_documents, shards, context, buffer, ranks):
+    """Whatever the buffer holds: the first tokens of all documents are in the batches of an epoch."""
+    parts = parts_of(shards)
+    made = make_documents({"train": [np.zeros(99)], "val": parts})
+    assume(made.splits["val"].tokens > context)
+    loaders = [best_fit(made.path, context, 1, rank, ranks, buffer=buffer).val for rank in range(ranks)]
+    rows = [row for _ in range(loaders[0].batches_per_epoch) for loader in loaders for row in rows_of(loader, 1)]
+    count = sum(map(len, shards))
+    counted = sum(token == 0 for row in rows for token in row)
+    assert counted >= count
+    while rows and sum(token == 0 for row in rows for token in row) >= count:
+        rows.pop()
+    assert len(rows) >= (loaders[0].batches_per_epoch - 1) * ranks  # not a step more than it takes
+
+
 # --- the loader --------------------------------------------------------------------------------------------------
 
 
@@ -200,7 +219,7 @@ def test_long_documents_wait_or_are_cut_or_split():
 @given(length=st.integers(1, 60), capacity=st.integers(2, 12))
 def test_splitting_keeps_every_target_once(length, capacity):
     packer = Packer(Listed([length] * 2), capacity, buffer=1, crop=True, long_documents="split")
-    packer._fill()
+    packer.fill()
     pieces = sorted(((key & (1 << 48) - 1) - 1, key >> 48) for key in packer._keys)
     targets = [target for start, size in pieces for target in range(start + 1, start + size)]
     assert targets == list(range(1, length)) and all(size <= capacity for _, size in pieces)
@@ -229,7 +248,7 @@ def test_rows_after_end_tokens_begin_with_the_end_token(make_documents):
     splits = best_fit(made.path, 9, 1, buffer=3, prefetch=0)
     for loader in (splits.train, splits.val):
         # documents with the end token before them: 6, 4 and 11 tokens (the last also holds the end token of the split)
-        assert rows_of(loader, 2) == [[0, 1, 2, 3, 4, 5, 0, 11, 12, 13], [0, 1, 2, 3, 4, 5, 0, 11, 12, 13]]
+        assert rows_of(loader, 2) == [[0, 1, 2, 3, 4, 5, 0, 11, 12, 13], [0, 21, 22, 23, 24, 25, 26, 27, 28, 29]]
 
 
 def test_masks_follow_their_tokens(make_documents):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpt_data import shuffled_windows
 from gpt_data.loaders.permutation import ROUNDS, Permutation
 
-few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(size=st.integers(1, 3000), keys=st.lists(st.integers(0, 2**64 - 1), min_size=ROUNDS, max_size=ROUNDS))

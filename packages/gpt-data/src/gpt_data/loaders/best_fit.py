@@ -49,8 +49,8 @@ class BestFit(PackingLoader):
     """Rows of T+1 tokens that begin with a document's BOS (boundary at `end`: the end token before the document).
 
     Into the row goes again and again the longest buffered document that fits; when none does, the shortest buffered
-    one is cropped to the gap, and its rest left out. In file order every document enters the buffer once per epoch,
-    which does not end with a row: the buffer goes on. Documents are not told apart (no `cu_seqlens`).
+    one is cropped to the gap, and its rest left out. Every document is used once per epoch; at its end the buffer runs
+    empty, and the row goes on with the next epoch. Documents are not told apart (no `cu_seqlens`).
     """
 
     crop = True

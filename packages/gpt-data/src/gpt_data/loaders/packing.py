@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +53,13 @@ class DocumentFeed:
         position = self._starts[self._taken - 1] - self._shard_starts[self._shard] + 1
         return Place(self._epoch, self._shard, self._number + self._taken, position)
 
+    @property
+    def epoch(self) -> int:
+        """Of the next document."""
+        if self._taken == len(self._starts):
+            self._advance()
+        return self._epoch
+
     def __next__(self) -> tuple[int, int]:
         if self._taken == len(self._starts):
             self._advance()
@@ -79,7 +86,8 @@ class DocumentFeed:
 class Packer:
     """Plans rows of `capacity` tokens out of a buffer of documents.
 
-    Before each row the buffer is filled up to `buffer` documents. Into the row goes again and again the longest
+    Before each row the buffer is filled up to `buffer` documents of the epoch; those of the next one come when it is
+    empty, so an epoch uses every document once. Into the row goes again and again the longest
     document that fits the gap; when none fits, the shortest of the buffer, cut to the gap, its rest left out (`crop`),
     or the row ends there. Of equally long ones the first in the file goes first.
     long_documents: what becomes of one longer than a row when it enters the buffer. `wait`: it never fits, and waits
@@ -92,6 +100,8 @@ class Packer:
     ) -> None:
         self.feed, self.capacity, self.buffer, self.crop = feed, capacity, buffer, crop
         self.long_documents = long_documents
+        self.epoch = feed.place.epoch
+        """Of the documents in the buffer."""
         self.rows = self.used = self.cropped = 0
         """Planned so far: rows, tokens in them, tokens left out."""
         self._keys: list[int] = []  # sorted: (length, start + 1) as one integer
@@ -99,10 +109,10 @@ class Packer:
     def row(self) -> list[tuple[int, int]]:
         """The next row: (start, length) of its pieces."""
         keys, gap, pieces = self._keys, self.capacity, []
-        self._fill()
+        self.fill()
         while gap:
             if not keys:
-                self._fill()
+                self.fill()
             fitting = bisect_left(keys, (gap + 1) << POSITION_BITS)  # so many fit
             if fitting:
                 longest = keys[fitting - 1] >> POSITION_BITS
@@ -121,9 +131,14 @@ class Packer:
         self.used += self.capacity - gap
         return pieces
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """What comes before each row."""
         keys, feed = self._keys, self.feed
         while len(keys) < self.buffer:
+            if feed.epoch != self.epoch:
+                if keys:
+                    return
+                self.epoch = feed.epoch
             start, length = next(feed)
             if length > self.capacity and self.long_documents != "wait":
                 self._enter_long(start, length)
@@ -175,12 +190,25 @@ class PackingLoader(ShardLoader):
             raise ValueError(f"buffer is {buffer}, expected at least one document.")
         self.buffer, self.shuffle = buffer, shuffle
         self._order = partial(shard_order, len(self._stream.starts) - 1, self.seed if shuffle else None)
-        self._packer = self._new_packer(Place(shard=self._order(0)[0]))
+        self._first = Place(shard=self._order(0)[0])
+        self._packer = self._new_packer(self._first)
 
     @property
     def batches_per_epoch(self) -> int:
-        """Batches that hold as many tokens as the split."""
-        return -(-len(self._stream) // (self.world_size * self.device_batch_size * (self.context_length + 1)))
+        """Of val and test: until every document was used. Of train, where counting takes long: so many as hold as many
+        tokens as the split."""
+        return -(-self._epoch_rows // (self.world_size * self.device_batch_size))
+
+    @cached_property
+    def _epoch_rows(self) -> int:
+        if self.split == "train":
+            return -(-len(self._stream) // (self.context_length + 1))
+        packer = self._new_packer(self._first)
+        while True:
+            packer.fill()
+            if packer.epoch:
+                return packer.rows
+            packer.row()
 
     @abstractmethod
     def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows: ...
