@@ -4,6 +4,9 @@ Every function here is plain PyTorch, runs on any device, is differentiable and 
 `torch.compile(fullgraph=True)`. Nothing is chosen at import time.
 """
 
+from .modules import FP8Linear as FP8Linear
+from .modules import FP8Scaling as FP8Scaling
+from .modules import convert_to_fp8 as convert_to_fp8
 from .ops.attention import ATTENTION_BACKENDS as ATTENTION_BACKENDS
 from .ops.attention import MissingBackendError as MissingBackendError
 from .ops.attention import attention as attention
@@ -13,6 +16,14 @@ from .ops.attention import document_mask as document_mask
 from .ops.cross_entropy import cross_entropy as cross_entropy
 from .ops.cross_entropy import cross_entropy_backend as cross_entropy_backend
 from .ops.cross_entropy import cross_entropy_reference as cross_entropy_reference
+from .ops.fp8 import dequantize as dequantize
+from .ops.fp8 import quantize as quantize
+from .ops.fp8 import saturating_cast as saturating_cast
+from .ops.fp8_cross_entropy import HeadScales as HeadScales
+from .ops.fp8_cross_entropy import fp8_linear_cross_entropy as fp8_linear_cross_entropy
+from .ops.fp8_linear import FP8_BACKENDS as FP8_BACKENDS
+from .ops.fp8_linear import fp8_linear as fp8_linear
+from .ops.fp8_linear import fp8_linear_backend as fp8_linear_backend
 from .ops.layer_norm import layer_norm as layer_norm
 from .ops.layer_norm import layer_norm_backend as layer_norm_backend
 from .ops.layer_norm import layer_norm_reference as layer_norm_reference
@@ -35,3 +46,10 @@ from .ops.softcap import softcap as softcap
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy as softcapped_cross_entropy
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backend as softcapped_cross_entropy_backend
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backward as softcapped_cross_entropy_backward
+from .ops.symmetric import ba_plus_caa as ba_plus_caa
+from .ops.symmetric import ba_plus_caa_reference as ba_plus_caa_reference
+from .ops.symmetric import symmetric_backend as symmetric_backend
+from .ops.symmetric import symmetric_product as symmetric_product
+from .ops.symmetric import symmetric_product_reference as symmetric_product_reference
+from .ops.symmetric import xxt as xxt
+from .ops.symmetric import xxt_reference as xxt_reference
