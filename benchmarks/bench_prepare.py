@@ -12,7 +12,8 @@ constant, count on neither side.
 `vs_nanogpt`: likewise, the peer's file over prepare, from the start of a process to its end, on the same parquet file
 of web-like documents. Of the peer, `load_dataset` is replaced by one that reads that file, the vocabulary comes from
 this machine, and 1100 documents go to validation, as its 1024 pieces of each split need them.
-`rss_mb`: peak resident memory while preparing one jsonl file of --gigabytes.
+`rss_mb`: peak resident memory while preparing one jsonl file of --gigabytes (Linux: VmHWM, which unlike ru_maxrss
+begins anew in a new process).
 """
 
 import argparse
@@ -30,7 +31,8 @@ from gpt_data.preparation.sources import stdlib_source
 
 CORES = len(os.sched_getaffinity(0))
 OURS = """
-import json, resource, sys, time
+import json, re, sys, time
+from pathlib import Path
 from gpt_data import prepare
 from gpt_data.preparation import prepare as _, vocabulary
 gpt2 = vocabulary.open_tokenizer("gpt2", None)
@@ -42,7 +44,7 @@ print(json.dumps({
     "wall": time.perf_counter() - started, "cpu": time.process_time() - cpu,
     "bytes": sum(s.bytes for s in info.splits.values()), "tokens": sum(s.tokens for s in info.splits.values()),
     "documents": sum(s.documents for s in info.splits.values()),
-    "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "rss_mb": int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024,
 }))
 """
 RAW = """
