@@ -32,6 +32,12 @@ from .ops.linear import linear_backend as linear_backend
 from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .ops.linear_cross_entropy import linear_cross_entropy_backend as linear_cross_entropy_backend
 from .ops.linear_cross_entropy import linear_cross_entropy_reference as linear_cross_entropy_reference
+from .ops.polar_express import NEWTON_SCHULZ as NEWTON_SCHULZ
+from .ops.polar_express import POLAR_EXPRESS as POLAR_EXPRESS
+from .ops.polar_express import newton_schulz as newton_schulz
+from .ops.polar_express import polar_express as polar_express
+from .ops.polar_express import polar_express_backend as polar_express_backend
+from .ops.polar_express import polar_express_reference as polar_express_reference
 from .ops.relu2_mlp import relu2_mlp as relu2_mlp
 from .ops.relu2_mlp import relu2_mlp_backend as relu2_mlp_backend
 from .ops.relu2_mlp import relu2_mlp_reference as relu2_mlp_reference

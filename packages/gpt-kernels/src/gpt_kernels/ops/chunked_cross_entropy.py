@@ -13,6 +13,9 @@ from torch import Tensor
 
 from .cross_entropy_rows import forward_backward_rows, forward_rows
 
+CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+"""Logits held at a time: on a CPU as much as keeps the products fast, on a GPU enough to fill it."""
+
 
 @torch.library.custom_op("gpt_kernels::linear_cross_entropy_sum", mutates_args=())
 def linear_cross_entropy_sum(
@@ -33,7 +36,7 @@ def linear_cross_entropy_sum(
 
 @linear_cross_entropy_sum.register_fake
 def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return x_NI.new_empty((), dtype=_wide(x_NI)), *_new_gradients(x_NI, weight_VI, *options[-2:])
+    return x_NI.new_empty((), dtype=wide_dtype(x_NI)), *_new_gradients(x_NI, weight_VI, *options[-2:])
 
 
 @torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows", mutates_args=())
@@ -48,8 +51,8 @@ def linear_cross_entropy_rows(
     rows: int,
 ) -> Tensor:
     """(N,) losses"""
-    losses_N = x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
-    for chunk in _chunks(len(x_NI), rows):
+    losses_N = x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
+    for chunk in chunks(len(x_NI), rows):
         losses_N[chunk] = forward_rows(
             x_NI[chunk] @ weight_VI.t(), targets_NK[chunk], weights_K, cap, ignore_index, z_loss
         )
@@ -58,7 +61,7 @@ def linear_cross_entropy_rows(
 
 @linear_cross_entropy_rows.register_fake
 def _(x_NI: Tensor, *options: Any) -> Tensor:
-    return x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
+    return x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
 
 
 @torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows_backward", mutates_args=())
@@ -101,10 +104,10 @@ def _chunked(
     need_x: bool,
     need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    losses_N = x_NI.new_empty(len(x_NI), dtype=_wide(x_NI))
+    losses_N = x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
     grad_x_NI, grad_weight_VI = _new_gradients(x_NI, weight_VI, need_x, need_weight)
     grad_weight_VI.zero_()
-    for chunk in _chunks(len(x_NI), rows):
+    for chunk in chunks(len(x_NI), rows):
         x_RI = x_NI[chunk]
         logits_RV = x_RI @ weight_VI.t()
         if not (need_x or need_weight):
@@ -123,17 +126,23 @@ def _chunked(
     return losses_N.sum(), grad_x_NI, grad_weight_VI
 
 
-def _chunks(N: int, rows: int) -> Iterator[slice]:
+def rows_per_chunk(weight_VI: Tensor) -> int:
+    """A multiple of 64 that holds about `CHUNK_ELEMENTS` logits."""
+    rows = CHUNK_ELEMENTS["cuda" if weight_VI.is_cuda else "cpu"] // max(weight_VI.shape[0], 1)
+    return max(rows // 64 * 64, 64)
+
+
+def chunks(N: int, rows: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, N)) for start in range(0, N, rows))
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _new_gradients(x_NI: Tensor, weight_VI: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor, Tensor]:
     grad_x_NI = torch.empty_like(x_NI, memory_format=torch.contiguous_format) if need_x else x_NI.new_empty(0)
-    dtype = _wide(weight_VI)
+    dtype = wide_dtype(weight_VI)
     return grad_x_NI, torch.empty_like(weight_VI, dtype=dtype) if need_weight else weight_VI.new_empty(0, dtype=dtype)
 
 
@@ -144,5 +153,5 @@ def _add_product(total_VI: Tensor, a_VR: Tensor, b_RI: Tensor) -> None:
     elif a_VR.is_cuda:
         total_VI += torch.mm(a_VR, b_RI, out_dtype=total_VI.dtype)
     else:
-        for rows in _chunks(len(total_VI), 8192):
+        for rows in chunks(len(total_VI), 8192):
             total_VI[rows] += a_VR[rows] @ b_RI

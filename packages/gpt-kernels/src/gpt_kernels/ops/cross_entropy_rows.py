@@ -10,19 +10,14 @@ from torch import Tensor
 
 from .cross_entropy import counted_weights, cross_entropy_backend, losses_of_rows
 from .softcap import SigmoidCap, softcap, softcap_from_numbers
+from .softcapped_cross_entropy import gradient_of_rows, losses_and_lse_of_rows
 
 
 def forward_rows(
     logits_RV: Tensor, targets_RK: Tensor, weights_K: Tensor, cap: list[float], ignore_index: int, z_loss: float
 ) -> Tensor:
     """(R,) losses of logits that nobody needs any more."""
-    if cross_entropy_backend(logits_RV) == "triton":
-        from ..triton.cross_entropy import cross_entropy_losses
-
-        return cross_entropy_losses(logits_RV, targets_RK, weights_K, cap, ignore_index, z_loss)[0]
-    z_RV = softcap(logits_RV, softcap_from_numbers(cap))
-    lse_R1 = z_RV.logsumexp(-1, keepdim=True)
-    return losses_of_rows(z_RV, lse_R1, targets_RK, counted_weights(targets_RK, weights_K, ignore_index, z_RV), z_loss)
+    return losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, softcap_from_numbers(cap), ignore_index, z_loss)[0]
 
 
 def forward_backward_rows(
@@ -35,16 +30,12 @@ def forward_backward_rows(
     z_loss: float,
 ) -> tuple[Tensor, Tensor]:
     """(R,) losses and (R, V) their gradient by the logits, in the dtype of these; float logits are overwritten."""
-    if cross_entropy_backend(logits_RV) == "triton":
-        from ..triton.cross_entropy import cross_entropy_gradient, cross_entropy_losses
-
-        losses_R, lse_R = cross_entropy_losses(logits_RV, targets_RK, weights_K, cap, ignore_index, z_loss)
-        grad_R = torch.ones_like(losses_R) if grad_R is None else grad_R
-        gradient_RV = cross_entropy_gradient(
-            grad_R, lse_R, logits_RV, targets_RK, weights_K, cap, ignore_index, z_loss, logits_RV.dtype, 1.0
-        )
-        return losses_R, gradient_RV
     form = softcap_from_numbers(cap)
+    if cross_entropy_backend(logits_RV) == "triton":
+        losses_R, lse_R = losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, form, ignore_index, z_loss)
+        grad_R = torch.ones_like(losses_R) if grad_R is None else grad_R
+        options = (targets_RK, weights_K, form, ignore_index, z_loss, logits_RV.dtype, 1.0)
+        return losses_R, gradient_of_rows(grad_R, lse_R, logits_RV, *options)
     z_RV = softcap(logits_RV, form)
     weights_RK = counted_weights(targets_RK, weights_K, ignore_index, z_RV)
     p_RV = z_RV.softmax(-1)

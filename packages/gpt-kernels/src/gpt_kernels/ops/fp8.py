@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .dispatch import fits_triton
+
 E4M3 = torch.float8_e4m3fn
 E5M2 = torch.float8_e5m2
 FLOAT8 = (E4M3, E5M2)
@@ -66,3 +68,16 @@ def record_amax(history_H: Tensor, x: Tensor) -> None:
     low, high = torch.aminmax(x.detach())
     newest = torch.maximum(-low, high).to(history_H.dtype).reshape(1)
     history_H.copy_(torch.cat([newest, history_H[:-1]]))
+
+
+def quantize_both(x_MN: Tensor, scale: Tensor, dtype: torch.dtype, *, transposed: bool) -> tuple[Tensor, Tensor]:
+    """(q, qᵀ), both stored by rows: x / scale in float8, and the same transposed, (0,) where that is not wanted.
+
+    On CUDA one Triton kernel reads x once for both.
+    """
+    if fits_triton(x_MN):
+        from ..triton.fp8 import quantize_fp8
+
+        return quantize_fp8(x_MN, scale, dtype, transposed)
+    q_MN = quantize(x_MN, scale, dtype).contiguous()
+    return q_MN, q_MN.t().contiguous() if transposed else q_MN.new_empty(0)

@@ -16,6 +16,7 @@ from .chunked_cross_entropy import (
     linear_cross_entropy_rows,
     linear_cross_entropy_rows_backward,
     linear_cross_entropy_sum,
+    rows_per_chunk,
 )
 from .cross_entropy import (
     IGNORE,
@@ -27,9 +28,6 @@ from .cross_entropy import (
     targets_of_rows,
 )
 from .softcap import Softcap, softcap_numbers
-
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
-"""Logits held at a time: on a CPU as much as keeps the products fast, on a GPU enough to fill it."""
 
 
 def linear_cross_entropy(
@@ -79,7 +77,7 @@ def linear_cross_entropy(
         )
     weights_K = target_weight_tensor(target_weights, x)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
-    rows = chunk_rows or _rows_per_chunk(weight)
+    rows = chunk_rows or rows_per_chunk(weight)
     options = (softcap_numbers(softcap), ignore_index, z_loss, rows)
     x_NI = x.reshape(-1, x.shape[-1])
     if reduction == "none":
@@ -103,11 +101,6 @@ def linear_cross_entropy_backend(x: Tensor, weight: Tensor) -> str:
 def linear_cross_entropy_reference(x: Tensor, weight: Tensor, targets: Tensor, **options: Any) -> Tensor:
     """The definition: all logits at once. Options as in `linear_cross_entropy`, but for chunk_rows."""
     return cross_entropy_reference(x @ weight.t(), targets, **options)
-
-
-def _rows_per_chunk(weight: Tensor) -> int:
-    rows = CHUNK_ELEMENTS["cuda" if weight.is_cuda else "cpu"] // max(weight.shape[0], 1)
-    return max(rows // 64 * 64, 64)
 
 
 class _Sum(torch.autograd.Function):

@@ -45,15 +45,7 @@ def softcapped_cross_entropy(
     weights_K = target_weight_tensor(target_weights, logits)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
     logits_NV = logits.reshape(-1, logits.shape[-1])
-    if softcapped_cross_entropy_backend(logits) == "triton":
-        from ..triton.cross_entropy import cross_entropy_losses
-
-        numbers = softcap_numbers(softcap)
-        losses_N, lse_N = cross_entropy_losses(logits_NV, targets_NK, weights_K, numbers, ignore_index, z_loss)
-    else:
-        losses_N, lse_N = softcapped_cross_entropy_reference(
-            logits_NV, targets_NK, weights_K, softcap, ignore_index, z_loss
-        )
+    losses_N, lse_N = losses_and_lse_of_rows(logits_NV, targets_NK, weights_K, softcap, ignore_index, z_loss)
     return losses_N.view(targets.shape), lse_N.view(targets.shape)
 
 
@@ -84,24 +76,57 @@ def softcapped_cross_entropy_backward(
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
     logits_NV = logits.detach().reshape(-1, logits.shape[-1])
     grad_N, lse_N = grad.detach().reshape(-1), lse.reshape(-1)
-    dtype = grad_dtype or logits.dtype
-    if softcapped_cross_entropy_backend(logits) == "triton":
-        from ..triton.cross_entropy import cross_entropy_gradient
-
-        numbers = softcap_numbers(softcap)
-        gradient_NV = cross_entropy_gradient(
-            grad_N, lse_N, logits_NV, targets_NK, weights_K, numbers, ignore_index, z_loss, dtype, grad_scale
-        )
-    else:
-        gradient_NV = softcapped_cross_entropy_backward_reference(
-            grad_N, lse_N, logits_NV, targets_NK, weights_K, softcap, ignore_index, z_loss, dtype, grad_scale
-        )
+    gradient_NV = gradient_of_rows(
+        grad_N,
+        lse_N,
+        logits_NV,
+        targets_NK,
+        weights_K,
+        softcap,
+        ignore_index,
+        z_loss,
+        grad_dtype or logits.dtype,
+        grad_scale,
+    )
     return gradient_NV.view(logits.shape)
 
 
 def softcapped_cross_entropy_backend(logits: Tensor) -> str:
     """What runs for these logits: "triton" or "torch", as `cross_entropy_backend`."""
     return cross_entropy_backend(logits)
+
+
+def losses_and_lse_of_rows(
+    logits_NV: Tensor, targets_NK: Tensor, weights_K: Tensor, cap: Softcap, ignore_index: int, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """The first half on rows, by the backend that the logits choose."""
+    if cross_entropy_backend(logits_NV) == "triton":
+        from ..triton.cross_entropy import cross_entropy_losses
+
+        return cross_entropy_losses(logits_NV, targets_NK, weights_K, softcap_numbers(cap), ignore_index, z_loss)
+    return softcapped_cross_entropy_reference(logits_NV, targets_NK, weights_K, cap, ignore_index, z_loss)
+
+
+def gradient_of_rows(
+    grad_N: Tensor,
+    lse_N: Tensor,
+    logits_NV: Tensor,
+    targets_NK: Tensor,
+    weights_K: Tensor,
+    cap: Softcap,
+    ignore_index: int,
+    z_loss: float,
+    dtype: torch.dtype,
+    grad_scale: float,
+) -> Tensor:
+    """The second half on rows, by the backend that the logits choose."""
+    options = (ignore_index, z_loss, dtype, grad_scale)
+    if cross_entropy_backend(logits_NV) == "triton":
+        from ..triton.cross_entropy import cross_entropy_gradient
+
+        numbers = softcap_numbers(cap)
+        return cross_entropy_gradient(grad_N, lse_N, logits_NV, targets_NK, weights_K, numbers, *options)
+    return softcapped_cross_entropy_backward_reference(grad_N, lse_N, logits_NV, targets_NK, weights_K, cap, *options)
 
 
 def softcapped_cross_entropy_reference(
