@@ -97,6 +97,8 @@ def test_own_splits_are_kept_and_packed_lines_read(tmp_path):
         "test": TEXTS[100:],
     }
     assert info.source["validation"] == "the source's own split"
+    facts = [json.loads(line) for line in (info.path / "sources.jsonl").read_text().splitlines()]
+    assert {fact["document"] for fact in facts} == {f"{name.split('/')[0]}/{name}" for name in files}
 
 
 def test_single_files_tell_their_split_by_their_names(tmp_path):

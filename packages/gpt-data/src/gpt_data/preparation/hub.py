@@ -29,13 +29,22 @@ class HubFiles:
     details: Mapping[str, Any]
     """Repository, subset and revision, for `dataset.json`."""
     license: str
+    root: Path | None = None
+    """The folder that holds the files, if they are copies in one."""
 
     def tables(self, split: str, side: str | None = None) -> list[Table]:
         """The files of one split, here. side: the split that all their rows are for; None: their hashes decide."""
         for file in self.splits[split]:
             if not is_table(Path(file), also=JSON_NAMES):
                 raise DatasetError(f"{file}: is neither parquet nor jsonl, which is all that is read here.")
-        return [Table(f"{split}/{_inside(file)}", _fetch(file), side) for file in self.splits[split]]
+        return [Table(f"{split}/{self._inside(file)}", _fetch(file), side) for file in self.splits[split]]
+
+    def _inside(self, file: str) -> str:
+        """The path in a repository or in the folder, the name of any other file."""
+        if remote := REMOTE.fullmatch(file):
+            return remote["path"]
+        path = Path(file)
+        return path.relative_to(self.root).as_posix() if self.root else path.name
 
     def all_tables(self) -> tuple[Table, ...]:
         """The files of all splits that have a usual name. Without one for validation, hashes decide."""
@@ -63,8 +72,9 @@ def hub_files(name: str, subset: str | None, revision: str | None) -> HubFiles:
     Errors: DatasetError within seconds if the hub cannot be reached; it also says which name or subset is unknown.
     """
     if Path(name).is_dir():
-        subset = subset if _has_subsets(name) else None
-        return HubFiles(_data_files(name, subset, None), {"repository": Path(name).name, "subset": subset}, "unknown")
+        root, subset = Path(name).resolve(), subset if _has_subsets(name) else None
+        details = {"repository": root.name, "subset": subset}
+        return HubFiles(_data_files(str(root), subset, None), details, "unknown", root)
     commit, license = ask_hub(name, revision)
     details = {"repository": name, "subset": subset, "revision": commit}
     return HubFiles(_data_files(name, subset, commit), details, license)
@@ -132,12 +142,6 @@ def _data_files(name: str, subset: str | None, revision: str | None) -> dict[str
     if not files:
         raise DatasetError(f"{name}: has no data files that could be read without running its code.")
     return {str(split): list(paths) for split, paths in files.items()}
-
-
-def _inside(file: str) -> str:
-    """The path in a repository, the name of a file that is here."""
-    remote = REMOTE.fullmatch(file)
-    return remote["path"] if remote else Path(file).name
 
 
 def _fetch(file: str) -> Path:

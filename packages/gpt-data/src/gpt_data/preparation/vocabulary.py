@@ -20,7 +20,7 @@ TRAINED = ("bpe", "char")
 """Those that are made from the texts of the dataset."""
 DEFAULT_VOCAB_SIZE = 2048
 """Of a trained tokenizer: small enough for small models, and ids fit in 16 bits."""
-TRAIN_BYTES = 512 << 20
+TRAIN_BYTES = 256 << 20
 """A BPE is trained on no more than this, taken evenly from the whole training split."""
 
 
