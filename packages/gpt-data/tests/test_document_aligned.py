@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gpt_data import DatasetError, document_aligned
+from gpt_data import DatasetError, best_fit, document_aligned
 from gpt_data.loaders import documents as documents_module
 from gpt_data.loaders.document_aligned import cut_longer
 
@@ -313,6 +314,20 @@ def test_a_state_of_another_stream_is_refused(make_documents):
             splits.train.load_state_dict(state | change)
     with pytest.raises(ValueError, match="context_length = 5"):
         document_aligned(made.path, 4, 2).train.load_state_dict(document_aligned(made.path, 5, 2).train.state_dict())
+
+
+@pytest.mark.parametrize("factory", [document_aligned, best_fit])
+def test_the_reading_thread_ends_with_its_loader(make_documents, factory):
+    """At once, not when the garbage collector comes: every evaluation begins a new walk."""
+    made = make_documents({"train": [joined(documents([3] * 30))], "val": [np.arange(50)]})
+
+    before = set(threading.enumerate())
+    loader = factory(made.path, 4, 2, prefetch=0).train
+    next(loader)
+    [thread] = [t for t in threading.enumerate() if t.name.startswith("documents") and t not in before]
+    del loader
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 # --- evaluation --------------------------------------------------------------------------------------------------

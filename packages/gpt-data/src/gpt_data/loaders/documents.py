@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -125,9 +125,9 @@ class Blocks:
         order: Callable[[int], list[int]],
         scan: Callable[[int, int, int], Documents] | None = None,
     ) -> None:
-        self._starts, self._order, self._scan = scanner.stream.starts, order, scan or scanner.scan
-        self._pieces = self._all_pieces(place)
-        self._shard, self._number = place.shard, place.document
+        self._scan = scan or scanner.scan
+        self._pieces = pieces(scanner.stream.starts, order, place)
+        self._number = place.document
         self._ahead: deque[tuple[tuple[int, int, bool], Future[Documents]]] = deque()
         self._thread: ThreadPoolExecutor | None = None
 
@@ -143,22 +143,28 @@ class Blocks:
         self._number = 0 if last else self._number + len(documents.starts)
         return block
 
-    def _all_pieces(self, place: Place) -> Iterator[tuple[int, int, int, int, bool]]:
-        """(epoch, shard, position, tokens, whether it is the shard's last), from `place` on."""
-        epoch, position = place.epoch, place.position
-        shards = self._order(epoch)
-        shards = shards[shards.index(place.shard) :]
-        while True:
-            for shard in shards:
-                size = self._starts[shard + 1] - self._starts[shard]
-                while True:
-                    end = min((max(position, 0) // BLOCK_TOKENS + 1) * BLOCK_TOKENS, size)
-                    yield epoch, shard, position, end - position, end == size
-                    if end == size:
-                        break
-                    position = end
-                position = -1
-            epoch, shards = epoch + 1, self._order(epoch + 1)
+
+def pieces(
+    starts: Sequence[int], order: Callable[[int], list[int]], place: Place
+) -> Iterator[tuple[int, int, int, int, bool]]:
+    """(epoch, shard, position, tokens, whether it is the shard's last) of all blocks from `place` on, without end.
+
+    starts: position of the first token of each shard, and the length of the stream.
+    """
+    epoch, position = place.epoch, place.position
+    shards = order(epoch)
+    shards = shards[shards.index(place.shard) :]
+    while True:
+        for shard in shards:
+            size = starts[shard + 1] - starts[shard]
+            while True:
+                end = min((max(position, 0) // BLOCK_TOKENS + 1) * BLOCK_TOKENS, size)
+                yield epoch, shard, position, end - position, end == size
+                if end == size:
+                    break
+                position = end
+            position = -1
+        epoch, shards = epoch + 1, order(epoch + 1)
 
 
 def place_from(state: dict[str, Any], shards: int) -> Place:
