@@ -160,7 +160,7 @@ class DocumentAligned(PackedLoader):
         return self._rows(self._take())
 
     def _take(self) -> Pieces:
-        return self._walk.take(self.world_size, self.tokens + 1, self.max_document)[self.rank]
+        return self._walk.take(self.rank, self.world_size, self.tokens + 1, self.max_document)
 
     def _rows(self, pieces: Pieces) -> Rows:
         ids = read_pieces(self._stream, pieces, self.tokens + 1)

@@ -39,14 +39,14 @@ class DocumentWalk:
         self._epoch = place.epoch
         self._starts = self._ends = self._numbers = self._shards = np.empty(0, np.int64)
 
-    def take(self, ranks: int, tokens: int, longest: int) -> list[Pieces]:
-        """For every rank pieces of `tokens` tokens, of no document more than `longest`.
+    def take(self, rank: int, ranks: int, tokens: int, longest: int) -> Pieces:
+        """Pieces of `tokens` tokens for each of `ranks`, of no document more than `longest`: those of `rank`.
 
         DatasetError if no unit holds enough documents for a batch.
         """
         units = 0
         while True:
-            if self._starts.size and (taken := self._deal(ranks, tokens, longest)) is not None:
+            if self._starts.size and (taken := self._deal(rank, ranks, tokens, longest)) is not None:
                 return taken
             if self._unit_ended:
                 self._drop()
@@ -59,23 +59,24 @@ class DocumentWalk:
     def _units(self) -> int:
         return self._scanner.shards if self._scanner.by_shard else 1
 
-    def _deal(self, ranks: int, tokens: int, longest: int) -> list[Pieces] | None:
+    def _deal(self, rank: int, ranks: int, tokens: int, longest: int) -> Pieces | None:
         most = ranks * tokens  # documents that can be needed: each gives a token at least
         starts = self._starts[:most]
         stops = np.minimum(self._ends[:most], starts + longest)
         sums = np.cumsum(stops - starts)
         if sums[-1] < ranks * tokens:
             return None
-        taken, first, before = [], 0, 0
+        edges, before = [0], 0  # edges: the first document of each rank
         for _ in range(ranks):
-            last = int(np.searchsorted(sums, before + tokens))
+            last = int(sums.searchsorted(before + tokens))
             if last == len(sums):
                 return None
-            pieces = Pieces(starts[first : last + 1], stops[first : last + 1].copy())
-            pieces.stops[-1] -= sums[last] - (before + tokens)
-            taken.append(pieces)
-            first, before = last + 1, int(sums[last])
-        self._advance(first)
+            edges.append(last + 1)
+            before = int(sums[last])
+        own = slice(edges[rank], edges[rank + 1])
+        taken = Pieces(starts[own], stops[own])
+        taken.stops[-1] -= int((taken.stops - taken.starts).sum()) - tokens  # the last one is cut where the row is full
+        self._advance(edges[-1])
         return taken
 
     def _advance(self, count: int) -> None:

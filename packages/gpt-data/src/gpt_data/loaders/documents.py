@@ -13,7 +13,7 @@ from ..dataset import DatasetInfo
 from ..errors import DatasetError
 
 BLOCK_TOKENS = 1 << 20
-BLOCKS_AHEAD = 8
+BLOCKS_AHEAD = 4
 SEARCH_TOKENS = 1 << 14
 """Read at once to find where the last document of a block ends."""
 
