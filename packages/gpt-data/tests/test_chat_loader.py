@@ -146,6 +146,14 @@ def test_a_state_continues_at_any_number_of_ranks(make_documents, shards, done, 
             assert batch.inputs.equal(expected.inputs) and batch.targets.equal(expected.targets)
 
 
+def test_a_first_token_that_counts_is_no_target(make_documents):
+    """It begins the row, so nothing predicts it: the conversation 1-3 has no target."""
+    ids, mask = np.r_[0, 1:4, 0, 4:7], np.r_[1, 0, 0, 0, 0, 1, 1, 1]
+    made = make_documents({"train": [ids], "val": [ids]}, masks={"train": [mask], "val": [mask]})
+    batch = next(packed_chat(made.path, 3, 4).val)
+    assert batch.inputs.tolist() == [[0, 4, 5]] * 4 and batch.targets.tolist() == [[4, 5, 6]] * 4
+
+
 def test_what_is_no_chat_is_explained(make_documents):
     ended = make_documents({"train": [np.r_[1:30, 0]], "val": [np.r_[1:30, 0]]}, at="end")
     with pytest.raises(DatasetError, match=r"do not begin with a BOS token.*use best_fit"):
