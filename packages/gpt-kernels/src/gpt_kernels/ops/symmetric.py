@@ -19,7 +19,7 @@ PANEL = 128
 
 def xxt(x: Tensor) -> Tensor:
     """x xᵀ for x (..., S, K); returns (..., S, S). Pass `x.mT` for xᵀ x: no copy is made. Differentiable."""
-    return symmetric_product(x, x)
+    return symmetric_product(x, x.mT)
 
 
 def xxt_reference(x: Tensor) -> Tensor:
@@ -28,30 +28,30 @@ def xxt_reference(x: Tensor) -> Tensor:
 
 
 def ba_plus_caa(a: Tensor, *, b: float, c: float) -> Tensor:
-    """b a + c a aᵀ for symmetric a (..., S, S), in one pass: the polynomial b A + c A² of a Newton-Schulz step.
+    """b a + c a² for symmetric a (..., S, S), in one pass: the polynomial of a Newton-Schulz step.
 
-    Symmetry of a is taken on trust. Differentiable, as b a + c a aᵀ.
+    Symmetry of a is taken on trust. Differentiable.
     """
     return symmetric_product(a, a, a, alpha=c, beta=b)
 
 
 def ba_plus_caa_reference(a: Tensor, *, b: float, c: float) -> Tensor:
     """The definition of `ba_plus_caa`."""
-    return b * a + c * (a @ a.mT)
+    return b * a + c * (a @ a)
 
 
 def symmetric_product(
     x: Tensor, y: Tensor, addend: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0
 ) -> Tensor:
-    """alpha · x yᵀ + beta · addend for x and y (..., S, K) and addend (..., S, S), of one dtype, where x yᵀ and the
-    addend are known to be symmetric: y = x, or polynomials of one symmetric matrix. Differentiable.
+    """alpha · x y + beta · addend for x (..., S, K), y (..., K, S) and addend (..., S, S), of one dtype, where x y and
+    the addend are known to be symmetric: y = xᵀ, or polynomials of one symmetric matrix. Differentiable.
 
     Raises ValueError for shapes that differ.
     """
     square = (*x.shape[:-1], x.shape[-2])
-    if x.dim() < 2 or x.shape != y.shape or (addend is not None and addend.shape != square):
+    if x.dim() < 2 or y.dim() < 2 or x.shape != y.mT.shape or (addend is not None and addend.shape != square):
         shapes = [tuple(tensor.shape) for tensor in (x, y, addend) if tensor is not None]
-        raise ValueError(f"symmetric products need x and y (..., S, K) and addend (..., S, S), got {shapes}")
+        raise ValueError(f"symmetric products need x (..., S, K), y (..., K, S) and addend (..., S, S), got {shapes}")
     backend = symmetric_backend(x, y, addend)
     if backend == "triton":
         from ..triton.symmetric import symmetric_product as fused
@@ -67,12 +67,12 @@ def symmetric_product_reference(
 ) -> Tensor:
     """The definition of `symmetric_product`."""
     if addend is None:
-        product = x @ y.mT
+        product = x @ y
         return product if alpha == 1 else alpha * product
     if x.dim() == 2:
-        return torch.addmm(addend, x, y.mT, beta=beta, alpha=alpha)
+        return torch.addmm(addend, x, y, beta=beta, alpha=alpha)
     B = math.prod(x.shape[:-2])
-    flat = (tensor.reshape(B, *tensor.shape[-2:]) for tensor in (addend, x, y.mT))
+    flat = (tensor.reshape(B, *tensor.shape[-2:]) for tensor in (addend, x, y))
     return torch.baddbmm(*flat, beta=beta, alpha=alpha).view(addend.shape)
 
 
@@ -99,7 +99,7 @@ def symmetric_backend(x: Tensor, y: Tensor | None = None, addend: Tensor | None 
 def _by_panels(x: Tensor, y: Tensor, addend: Tensor | None, alpha: float, beta: float) -> Tensor:
     """Panels of rows, each up to the diagonal, then mirrored."""
     B, (S, K) = math.prod(x.shape[:-2]), x.shape[-2:]
-    x_BSK, y_BKS = x.reshape(B, S, K), y.reshape(B, S, K).mT
+    x_BSK, y_BKS = x.reshape(B, S, K), y.reshape(B, K, S)
     addend_BSS = None if addend is None else addend.reshape(B, S, S)
     out_BSS = x_BSK.new_empty(B, S, S)
     for top in range(0, S, PANEL):

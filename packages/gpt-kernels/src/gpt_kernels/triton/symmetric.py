@@ -1,6 +1,7 @@
 """Symmetric matrix products: programs for the lower triangle of tiles alone, each stores its tile and the mirror of it.
 
-The result is exactly symmetric. At S = 768 that is 21 of 36 tiles of 128. Both factors are read row by row as they lie, and turned in registers.
+The result is exactly symmetric. At S = 768 there are 21 tiles of 128 instead of 36. Both factors are read row by row as
+they lie, and turned in registers.
 
 Dimensions: B matrices, S side, K summed; tiles of T x T, K in steps of TK.
 """
@@ -32,8 +33,8 @@ def symmetric_kernel(
     x_s,
     x_k,
     y_b,
-    y_s,
     y_k,
+    y_s,
     a_b,
     a_s,
     a_k,
@@ -41,7 +42,7 @@ def symmetric_kernel(
     T: tl.constexpr,
     TK: tl.constexpr,
 ):
-    """out = alpha · x yᵀ + beta · addend; x_b, x_s, x_k: strides of x, and so on; out (B, S, S) is contiguous."""
+    """out = alpha · x y + beta · addend; x_b, x_s, x_k: strides of x, and so on; out (B, S, S) is contiguous."""
     # The triangle's tiles are counted row by row: those of a row share their rows of x.
     tile = tl.program_id(0)
     i = ((tl.sqrt((8 * tile + 1).to(tl.float32)) - 1) / 2).to(tl.int32)
@@ -91,7 +92,7 @@ def tiles_for(x_BSK: Tensor) -> Tiles:
 def symmetric_product(x: Tensor, y: Tensor, addend: Tensor | None, alpha: float, beta: float) -> Tensor:
     """See `gpt_kernels.symmetric_product`."""
     B, (S, K) = math.prod(x.shape[:-2]), x.shape[-2:]
-    x_BSK, y_BSK = x.reshape(B, S, K), y.reshape(B, S, K)
+    x_BSK, y_BKS = x.reshape(B, S, K), y.reshape(B, K, S)
     addend_BSS = None if addend is None else addend.reshape(B, S, S)
     out_BSS = x.new_empty(B, S, S)
     if out_BSS.numel():
@@ -101,7 +102,7 @@ def symmetric_product(x: Tensor, y: Tensor, addend: Tensor | None, alpha: float,
         with on_device_of(x):
             symmetric_kernel[(rows * (rows + 1) // 2, B)](
                 x_BSK,
-                y_BSK,
+                y_BKS,
                 addend_BSS,
                 out_BSS,
                 alpha,
@@ -109,7 +110,7 @@ def symmetric_product(x: Tensor, y: Tensor, addend: Tensor | None, alpha: float,
                 S,
                 K,
                 *x_BSK.stride(),
-                *y_BSK.stride(),
+                *y_BKS.stride(),
                 *addend_strides,
                 HAS_ADDEND=addend is not None,
                 T=tiles.M,
@@ -133,8 +134,8 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, float,
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y = ctx.saved_tensors
     needs_x, needs_y, needs_addend = ctx.needs_input_grad[:3]
-    grad_x = ctx.alpha * (grad @ y) if needs_x else None
-    grad_y = ctx.alpha * (grad.mT @ x) if needs_y else None
+    grad_x = ctx.alpha * (grad @ y.mT) if needs_x else None
+    grad_y = ctx.alpha * (x.mT @ grad) if needs_y else None
     return grad_x, grad_y, ctx.beta * grad if needs_addend else None, None, None
 
 
