@@ -1,25 +1,21 @@
 """Causal softmax attention behind one function; `manual` is the definition, the others must agree with it.
 
-Dimensions: B batch, H query heads, G key/value heads (H is a multiple of G), T queries, S keys, K head
-dimension.
+Dimensions: B batch, H query heads, G key/value heads (H is a multiple of G), T queries, S keys, K head dimension.
 """
 
-import importlib
-import importlib.util
-import itertools
-import math
-from types import ModuleType
+from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_FLASH_MODULES = {
-    "flash_attn_2": "flash_attn",
-    "flash_attn_3": "flash_attn_interface",
-    "flash_attn_4": "flash_attn.cute",
-}
-ATTENTION_BACKENDS = ("auto", "sdpa", "manual", *_FLASH_MODULES)
+from .attention_backends.manual import manual
+from .attention_backends.sdpa import sdpa, sdpa_by_document
+from .attention_masks import attention_mask as attention_mask
+from .attention_masks import document_mask as document_mask
+from .dispatch import HAS_TRITON
+
+_FLASH = ("flash_attn_2", "flash_attn_3", "flash_attn_4")
+ATTENTION_BACKENDS = ("auto", "sdpa", "manual", "varlen", "flex", *_FLASH)
 
 
 class MissingBackendError(ImportError):
@@ -37,6 +33,7 @@ def attention(
     scale: float | None = None,
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
+    max_seqlen: int | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
@@ -51,6 +48,8 @@ def attention(
              A query that sees no key at all gets zeros.
     cu_seqlens   (D+1,) int32 from 0 to T: the row holds D documents one after the other, and a query sees its own
              only. Documents may be empty. Needs B = 1, T = S and no mask.
+    max_seqlen   no document is longer; None is T. It only saves varlen and flash-attn some work: a bound that is too
+             low gives wrong results.
     dropout  probability of dropping an attention weight (pass 0.0 when evaluating).
     backend  see `attention_backend`.
 
@@ -58,24 +57,45 @@ def attention(
     Raises ValueError for arguments that contradict each other or the backend, MissingBackendError for a
     backend whose package is absent.
     """
-    chosen = attention_backend(
-        q_BHTK, k_BGSK, causal=causal, window=window, softcap=softcap, mask=mask, cu_seqlens=cu_seqlens, backend=backend
-    )
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    chosen = attention_backend(
+        q_BHTK,
+        k_BGSK,
+        causal=causal,
+        window=window,
+        softcap=softcap,
+        scale=scale,
+        mask=mask,
+        cu_seqlens=cu_seqlens,
+        dropout=dropout,
+        backend=backend,
+    )
+    if window is not None and window >= S:
+        window = None  # sees everything that causal lets it see
+    if chosen == "varlen":
+        from .attention_backends.varlen import varlen
+
+        return varlen(q_BHTK, k_BGSK, v_BGSK, causal, window, scale, cu_seqlens, max_seqlen)
+    if chosen == "flex":
+        from .attention_backends.flex import flex
+
+        _check_flex_gradients(q_BHTK, k_BGSK, v_BGSK)
+        return flex(q_BHTK, k_BGSK, v_BGSK, causal, window, softcap, scale, mask, cu_seqlens)
+    if chosen in _FLASH:
+        from .attention_backends.flash import flash
+
+        options = (causal, window, softcap, scale, dropout, cu_seqlens, max_seqlen)
+        return flash(chosen, q_BHTK, k_BGSK, v_BGSK, *options)
     if cu_seqlens is not None:
         # Lengths are data: a compiled loop over them would be compiled anew for each batch, and on a GPU they are not
         # known here without waiting. There a mask does it, in one graph.
         if chosen == "sdpa" and q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling():
-            return _sdpa_by_document(q_BHTK, k_BGSK, v_BGSK, cu_seqlens, causal, window, scale, dropout)
+            return sdpa_by_document(q_BHTK, k_BGSK, v_BGSK, cu_seqlens, causal, window, scale, dropout)
         mask = document_mask(cu_seqlens, T)
-    if window is not None and window >= S:
-        window = None  # sees everything that causal lets it see
     if chosen == "sdpa":
-        return _sdpa(q_BHTK, k_BGSK, v_BGSK, causal, window, scale, mask, dropout)
-    if chosen == "manual":
-        mask = attention_mask(T, S, causal=causal, window=window, mask=mask, device=q_BHTK.device)
-        return _manual(q_BHTK, k_BGSK, v_BGSK, mask, softcap, scale, dropout)
-    return _flash(chosen, q_BHTK, k_BGSK, v_BGSK, causal, window, softcap, scale, dropout)
+        return sdpa(q_BHTK, k_BGSK, v_BGSK, causal, window, scale, mask, dropout)
+    mask = attention_mask(T, S, causal=causal, window=window, mask=mask, device=q_BHTK.device)
+    return manual(q_BHTK, k_BGSK, v_BGSK, mask, softcap, scale, dropout)
 
 
 def attention_backend(
@@ -85,190 +105,76 @@ def attention_backend(
     causal: bool = True,
     window: int | None = None,
     softcap: float = 0.0,
+    scale: float | None = None,
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
+    dropout: float = 0.0,
     backend: str = "auto",
 ) -> str:
     """Name of the backend that `attention` runs for these arguments.
 
-    auto      sdpa, or manual where softcap is on (torch's SDPA has no soft cap).
-    sdpa      torch.nn.functional.scaled_dot_product_attention.
+    auto      On CUDA (Ampere and later): varlen for packed documents and for windows, in half precision; flex for
+              these in float32, and for soft caps; sdpa for the rest, and for decoding. Elsewhere sdpa, or manual where
+              softcap is on. With dropout, which neither varlen nor flex has, sdpa or manual everywhere.
+    sdpa      torch.nn.functional.scaled_dot_product_attention; no softcap.
     manual    the definition, T × S scores in memory.
-    flash_attn_2, _3, _4   the flash-attn packages (CUDA, half precision); error when not installed.
+    varlen    torch.nn.attention.varlen (CUDA, half precision, as many queries as keys): no softcap, mask or dropout.
+    flex      torch.nn.attention.flex_attention: no dropout, and on CPUs no gradients. Compiled on first use on CUDA.
+    flash_attn_2, _3, _4   the flash-attn packages (CUDA, half precision): no mask; error when not installed.
     """
-    H, G = q_BHTK.shape[1], k_BGSK.shape[1]
+    H, G, T, S = q_BHTK.shape[1], k_BGSK.shape[1], q_BHTK.shape[2], k_BGSK.shape[2]
     if H % G:
         raise ValueError(f"query heads must be a multiple of key/value heads, got {H} and {G}")
     if window is not None and (window < 1 or not causal):
         raise ValueError(f"window needs causal=True and at least 1 key, got window={window}, causal={causal}")
     if softcap < 0:
         raise ValueError(f"softcap must be 0 (off) or positive, got {softcap}")
-    if cu_seqlens is not None and (mask is not None or q_BHTK.shape[0] != 1 or q_BHTK.shape[2] != k_BGSK.shape[2]):
+    if cu_seqlens is not None and (mask is not None or q_BHTK.shape[0] != 1 or T != S):
         raise ValueError(
             f"cu_seqlens needs one row (B = 1), as many queries as keys and no mask, got B = {q_BHTK.shape[0]}, "
-            f"{q_BHTK.shape[2]} queries, {k_BGSK.shape[2]} keys{'' if mask is None else ' and a mask'}"
+            f"{T} queries, {S} keys{'' if mask is None else ' and a mask'}"
         )
     if backend == "auto":
-        return "manual" if softcap else "sdpa"
+        window = None if window is not None and window >= S else window
+        return _automatic(q_BHTK, S, window is not None or cu_seqlens is not None, softcap, scale, mask, dropout)
     if backend not in ATTENTION_BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; choose one of {', '.join(ATTENTION_BACKENDS)}")
-    if backend == "sdpa" and softcap:
-        raise ValueError("attention backend 'sdpa' has no softcap; use backend='auto' or 'manual'")
-    if backend in _FLASH_MODULES and (mask is not None or cu_seqlens is not None):
-        given = "mask" if mask is not None else "cu_seqlens"
-        raise ValueError(f"attention backend {backend!r} takes no {given}; use backend='auto'")
+    lacks = {
+        "softcap": bool(softcap) and backend in ("sdpa", "varlen"),
+        "mask": mask is not None and (backend == "varlen" or backend in _FLASH),
+        "dropout": bool(dropout) and backend in ("varlen", "flex"),
+        "way to have more keys than queries": T != S and backend == "varlen",
+        "scale that is not positive": scale is not None and not scale > 0 and backend == "varlen",
+    }
+    for name, lacking in lacks.items():
+        if lacking:
+            raise ValueError(f"attention backend {backend!r} has no {name}; use backend='auto' or 'manual'")
     return backend
 
 
-def attention_mask(
-    T: int,
-    S: int,
-    *,
-    causal: bool = True,
-    window: int | None = None,
-    mask: Tensor | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor | None:
-    """Bool mask of the keys each query sees, (T, S) or the broadcast with `mask`; None when it hides none."""
-    if not causal or (T == 1 and window is None):
-        return mask
-    query_T1 = torch.arange(S - T, S, device=device).unsqueeze(1)
-    key_S = torch.arange(S, device=device)
-    seen_TS = key_S <= query_T1
-    if window is not None:
-        seen_TS = seen_TS & (key_S > query_T1 - window)
-    return seen_TS if mask is None else seen_TS & mask
+def _automatic(
+    q_BHTK: Tensor, S: int, limited: bool, softcap: float, scale: float | None, mask: Tensor | None, dropout: float
+) -> str:
+    """limited: by documents or by a window, where a kernel that skips what nobody sees is the faster one."""
+    T, K = q_BHTK.shape[2:]
+    plain = "manual" if softcap else "sdpa"
+    if dropout or T == 1 or not _is_ampere(q_BHTK):
+        return plain
+    if not softcap and (not limited or mask is not None or T != S):
+        return plain
+    half = q_BHTK.dtype in (torch.float16, torch.bfloat16)
+    if not softcap and half and K % 8 == 0 and K <= 256 and (scale is None or scale > 0):
+        return "varlen"
+    fits_flex = HAS_TRITON and 16 <= K <= 256 and q_BHTK.dtype != torch.float64
+    return "flex" if fits_flex else plain
 
 
-def document_mask(cu_seqlens: Tensor, T: int) -> Tensor:
-    """(T, T) bool: which tokens of a packed row belong to the same document."""
-    token_T = torch.arange(T, device=cu_seqlens.device)
-    document_T = torch.searchsorted(cu_seqlens.to(token_T.dtype), token_T, right=True)
-    return document_T.unsqueeze(1) == document_T
+def _is_ampere(x: Tensor) -> bool:
+    """A plain tensor on a GPU that varlen and flex have kernels for."""
+    plain = type(x) in (Tensor, torch.nn.Parameter)
+    return plain and x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 0)
 
 
-def _sdpa_by_document(
-    q_BHTK: Tensor,
-    k_BGSK: Tensor,
-    v_BGSK: Tensor,
-    cu_seqlens: Tensor,
-    causal: bool,
-    window: int | None,
-    scale: float | None,
-    dropout: float,
-) -> Tensor:
-    """Each document on its own: the scores of different documents are never worked out."""
-    ends = cu_seqlens.tolist()
-    if ends[0] != 0 or ends[-1] != q_BHTK.shape[2] or any(a > b for a, b in itertools.pairwise(ends)):
-        raise ValueError(f"cu_seqlens must rise from 0 to the {q_BHTK.shape[2]} tokens of the row, got {cu_seqlens}")
-    lengths = [b - a for a, b in itertools.pairwise(ends) if b > a]
-    parts = zip(*(x.split(lengths, 2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
-    outs = [_sdpa(q, k, v, causal, _shorter(window, q.shape[2]), scale, None, dropout) for q, k, v in parts]
-    return torch.cat(outs, 2)
-
-
-def _shorter(window: int | None, length: int) -> int | None:
-    """None where the window holds the whole document: then nothing needs a mask."""
-    return None if window is None or window >= length else window
-
-
-def _sdpa(
-    q_BHTK: Tensor,
-    k_BGSK: Tensor,
-    v_BGSK: Tensor,
-    causal: bool,
-    window: int | None,
-    scale: float | None,
-    mask: Tensor | None,
-    dropout: float,
-) -> Tensor:
-    """torch's fused attention; its own is_causal is right only for T == S, other cases pass a mask."""
-    T, S = q_BHTK.shape[2], k_BGSK.shape[2]
-    is_causal = causal and T == S and window is None and mask is None and T > 1
-    if not is_causal:
-        mask = attention_mask(T, S, causal=causal, window=window, mask=mask, device=q_BHTK.device)
-    return F.scaled_dot_product_attention(
-        q_BHTK,
-        k_BGSK,
-        v_BGSK,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=is_causal,
-        scale=scale,
-        enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
-    )
-
-
-def _manual(
-    q_BHTK: Tensor,
-    k_BGSK: Tensor,
-    v_BGSK: Tensor,
-    mask: Tensor | None,
-    softcap: float,
-    scale: float | None,
-    dropout: float,
-) -> Tensor:
-    """The definition. Scores and softmax in float32 (float64 for float64)."""
-    repeat = q_BHTK.shape[1] // k_BGSK.shape[1]
-    if repeat > 1:
-        k_BGSK = k_BGSK.repeat_interleave(repeat, 1)
-        v_BGSK = v_BGSK.repeat_interleave(repeat, 1)
-    scale = 1 / math.sqrt(q_BHTK.shape[-1]) if scale is None else scale
-    score_BHTS = (q_BHTK @ k_BGSK.transpose(-2, -1)) * scale
-    if score_BHTS.dtype in (torch.float16, torch.bfloat16):
-        score_BHTS = score_BHTS.float()
-    if softcap:
-        score_BHTS = softcap * torch.tanh(score_BHTS / softcap)
-    if mask is not None:
-        # The most negative number, not -inf: a row that sees nothing stays finite, and is zeroed below.
-        score_BHTS = score_BHTS.masked_fill(~mask, torch.finfo(score_BHTS.dtype).min)
-    weight_BHTS = score_BHTS.softmax(-1)
-    if mask is not None:
-        weight_BHTS = weight_BHTS.masked_fill(~mask, 0.0)
-    if dropout:
-        weight_BHTS = F.dropout(weight_BHTS, dropout)
-    return weight_BHTS.to(v_BGSK.dtype) @ v_BGSK
-
-
-def _flash(
-    name: str,
-    q_BHTK: Tensor,
-    k_BGSK: Tensor,
-    v_BGSK: Tensor,
-    causal: bool,
-    window: int | None,
-    softcap: float,
-    scale: float | None,
-    dropout: float,
-) -> Tensor:
-    """flash-attn: (B, T, H, K) layout, windows counted in keys to the left (ours count the query too)."""
-    package = _flash_package(name)
-    if dropout and name != "flash_attn_2":
-        raise ValueError(f"attention backend {name!r} has no dropout, got {dropout}; use backend='auto'")
-    options = {"dropout_p": dropout} if name == "flash_attn_2" else {}
-    out = package.flash_attn_func(
-        q_BHTK.transpose(1, 2),
-        k_BGSK.transpose(1, 2),
-        v_BGSK.transpose(1, 2),
-        softmax_scale=scale,
-        causal=causal,
-        window_size=(-1, -1) if window is None else (window - 1, 0),
-        softcap=softcap,
-        **options,
-    )
-    out_BTHK = out[0] if isinstance(out, tuple) else out  # versions 3 and 4 may add the log-sum-exp
-    return out_BTHK.transpose(1, 2)
-
-
-def _flash_package(name: str) -> ModuleType:
-    module = _FLASH_MODULES[name]
-    top = module.partition(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != top:
-            raise  # the package is there, something it needs is not
-        raise MissingBackendError(
-            f"attention backend {name!r} needs the module {module!r}, which is not installed; "
-            "install flash-attn for your GPU or use backend='auto'"
-        ) from error
+def _check_flex_gradients(*tensors: Tensor) -> None:
+    if torch.is_grad_enabled() and any(x.device.type == "cpu" and x.requires_grad for x in tensors):
+        raise ValueError("attention backend 'flex' has no gradients on CPUs; use backend='auto'")

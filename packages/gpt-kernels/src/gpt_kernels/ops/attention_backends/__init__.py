@@ -1,0 +1,1 @@
+"""The ways to compute `gpt_kernels.attention`, one a file."""
