@@ -50,9 +50,11 @@ def main() -> None:
     rows, ratios = [], {}
     for case in cases():
         if args.word in case.name:
+            print(f"\r{case.name:40}", end="", file=sys.stderr, flush=True)  # some take a minute
             seconds = time_case(case, args.repeats)
             ratios[case.name] = seconds["ours, compiled"] / seconds["naive"]
             rows.append((case.name, *(1e3 * s for s in seconds.values()), ratios[case.name]))
+    print(file=sys.stderr)
     print(table(("forward + backward, CPU ms", *(seconds if rows else ()), "compiled / naive"), rows), end="\n\n")
     memory = {side: memory_of(side) for side in ("ours", "naive")}
     print(table(("linear_cross_entropy", "peak MB"), [(side, size / 1e6) for side, size in memory.items()]))
@@ -81,12 +83,12 @@ def cases() -> Iterator[Case]:
     """Sizes of a small GPT: 8 rows of 256 tokens, 384 channels, 6 heads of 64."""
     torch.manual_seed(0)
     B, T, D, H, K, V = 8, 256, 384, 6, 64, 8192
-    x, weight, up, down = torch.randn(B, T, D), torch.randn(D), torch.randn(4 * D, D) / 20, torch.randn(D, 4 * D) / 20
+    x, weight, up, down = torch.randn(B, T, D), torch.randn(D), *torch.randn(2, 4 * D, D) / 20
     yield Case("rms_norm", k.rms_norm, naive_rms_norm, (x, weight), 2)
     if hasattr(k, "layer_norm"):
         yield Case("layer_norm", k.layer_norm, lambda x, w: F.layer_norm(x, (D,), w), (x, weight), 2)
     if hasattr(k, "relu2_mlp"):
-        yield Case("relu2_mlp", k.relu2_mlp, lambda x, u, d: F.relu(x @ u.t()).square() @ d.t(), (x, up, down), 3)
+        yield Case("relu2_mlp", k.relu2_mlp, lambda x, u, d: F.relu(x @ u.t()).square() @ d, (x, up, down), 3)
     if hasattr(k, "swiglu"):
         gate, value = torch.randn(2, B, T, 4 * D)
         yield Case("swiglu", k.swiglu, lambda g, v: F.silu(g) * v, (gate, value), 2)

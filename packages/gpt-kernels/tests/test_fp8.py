@@ -209,6 +209,8 @@ def test_autocast():
     with torch.autocast(x.device.type, torch.bfloat16):
         for backend in ("auto", "scaled_mm", "emulated"):
             assert fp8_linear(x, weight, bias, backend=backend).dtype == torch.bfloat16
+        inside = emulated_product(*factors(), torch.float32)
+    assert torch.equal(inside, emulated_product(*factors(), torch.float32))
 
 
 @pytest.mark.parametrize("backend", ["emulated", "scaled_mm"])

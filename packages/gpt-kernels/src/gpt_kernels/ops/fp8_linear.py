@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .dispatch import autocast_together
 from .fp8 import E4M3, E5M2, FLOAT8, dynamic_scale, quantize_both
 from .linear import linear
 from .scaled_product import check_multiples, emulated_product, scaled_product
@@ -46,8 +47,7 @@ def fp8_linear(
     once. Raises ValueError for sizes or dtypes that the backend cannot take.
     """
     chosen = fp8_linear_backend(x, weight, backend=backend)
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
+    (x,) = autocast_together(x)
     if chosen == "linear":
         return linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     if grad_dtype not in FLOAT8:

@@ -27,6 +27,7 @@ from .cross_entropy import (
     target_weight_tensor,
     targets_of_rows,
 )
+from .dispatch import autocast_together
 from .softcap import Softcap, softcap_numbers
 
 
@@ -59,9 +60,7 @@ def linear_cross_entropy(
         raise ValueError(f"weight must be (V, {x.shape[-1]}) for x {tuple(x.shape)}, got {tuple(weight.shape)}")
     if chunk_rows is not None and chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, got {chunk_rows}")
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
+    x, weight = autocast_together(x, weight)
     if x.dtype != weight.dtype:
         raise ValueError(f"x and weight must have one dtype, got {x.dtype} and {weight.dtype}")
     if linear_cross_entropy_backend(x, weight) == "torch":

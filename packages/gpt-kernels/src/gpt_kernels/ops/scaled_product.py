@@ -33,7 +33,8 @@ def emulated_product(
 ) -> Tensor:
     """The definition of `scaled_product`, for any size and order; its accumulation is never fast."""
     check_factors(a_MK, b_KN)
-    return ((a_MK.float() @ b_KN.float()) * (a_scale * b_scale)).to(dtype)
+    with torch.autocast(a_MK.device.type, enabled=False):  # it would round the sums
+        return ((a_MK.float() @ b_KN.float()) * (a_scale * b_scale)).to(dtype)
 
 
 def check_factors(a_MK: Tensor, b_KN: Tensor) -> None:
