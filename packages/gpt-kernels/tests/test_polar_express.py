@@ -106,7 +106,7 @@ def test_backend_follows_dtype_and_size():
 @FUNCTIONS
 @pytest.mark.parametrize("shape", [(2, 40, 72), (72, 40), (64, 64)])
 def test_on_the_kernels_in_bfloat16(monkeypatch, function, low, high, shape):
-    """In the form that CUDA tensors get: tall, wide, square, stacked: as orthogonal as the specification asks, and near the float64 result."""
+    """In the form that CUDA tensors get; stacked, tall, square: within bounds, and near the float64 result."""
     x = random(*shape)
     expected = function(x.double(), dtype=torch.float64)
     asked = []

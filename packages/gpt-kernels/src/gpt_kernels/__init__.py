@@ -46,7 +46,14 @@ from .ops.rms_norm import rms_norm_backend as rms_norm_backend
 from .ops.rms_norm import rms_norm_reference as rms_norm_reference
 from .ops.rotary import ROTARY_STYLES as ROTARY_STYLES
 from .ops.rotary import apply_rotary as apply_rotary
+from .ops.rotary import apply_rotary_backend as apply_rotary_backend
+from .ops.rotary import apply_rotary_reference as apply_rotary_reference
 from .ops.rotary import rotary_table as rotary_table
+from .ops.rotary_tables import frequency_table as frequency_table
+from .ops.rotary_tables import half_truncated_frequencies as half_truncated_frequencies
+from .ops.rotary_tables import paired_table as paired_table
+from .ops.rotary_tables import yarn_frequencies as yarn_frequencies
+from .ops.rotary_tables import yarn_scale as yarn_scale
 from .ops.softcap import SigmoidCap as SigmoidCap
 from .ops.softcap import softcap as softcap
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy as softcapped_cross_entropy
@@ -59,3 +66,8 @@ from .ops.symmetric import symmetric_product as symmetric_product
 from .ops.symmetric import symmetric_product_reference as symmetric_product_reference
 from .ops.symmetric import xxt as xxt
 from .ops.symmetric import xxt_reference as xxt_reference
+from .ops.transpose import transpose_add as transpose_add
+from .ops.transpose import transpose_add_reference as transpose_add_reference
+from .ops.transpose import transpose_backend as transpose_backend
+from .ops.transpose import transpose_copy as transpose_copy
+from .ops.transpose import transpose_copy_reference as transpose_copy_reference

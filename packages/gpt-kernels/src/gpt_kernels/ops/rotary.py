@@ -3,8 +3,12 @@
 Dimensions: B batch, H heads, T tokens, K head dimension.
 """
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
+
+from .dispatch import FLOATS, fits_triton, fuses_elsewhere
 
 ROTARY_STYLES = ("interleaved", "half")
 
@@ -37,7 +41,22 @@ def apply_rotary(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str = "inte
     cos, sin: (T, K/2), or anything that broadcasts to (B, H, T, K/2), e.g. (B, 1, T, K/2) for positions that
     differ between sequences. style "interleaved" pairs channels (2i, 2i+1), as in the paper; "half" pairs
     (i, i + K/2), as Hugging Face checkpoints do. Either turns (a, b) into (a·cos − b·sin, a·sin + b·cos).
+
+    Tables of fewer columns, R from 2 to K/2 − 1, turn the first 2R channels and leave the others as they are (as if
+    K were 2R), as in GPT-NeoX and the half-truncated tables of the speedrun: see `half_truncated_frequencies`.
     """
+    if x_BHTK.is_cuda and apply_rotary_backend(x_BHTK, cos, sin, style=style) == "triton":
+        from ..triton.rotary import apply_rotary as fused
+
+        return fused(x_BHTK, cos, sin, style == "interleaved")
+    return apply_rotary_reference(x_BHTK, cos, sin, style=style)
+
+
+def apply_rotary_reference(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str = "interleaved") -> Tensor:
+    """The definition of `apply_rotary`."""
+    if 2 * cos.shape[-1] < x_BHTK.shape[-1] and cos.shape[-1] > 1:
+        turned, kept = x_BHTK.split((2 * cos.shape[-1], x_BHTK.shape[-1] - 2 * cos.shape[-1]), -1)
+        return torch.cat((apply_rotary_reference(turned, cos, sin, style=style), kept), -1)
     if style == "interleaved":
         return _rotate_interleaved(x_BHTK, cos, sin)
     if style == "half":
@@ -48,14 +67,31 @@ def apply_rotary(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str = "inte
     raise ValueError(f"unknown rotary style {style!r}; choose one of {', '.join(ROTARY_STYLES)}")
 
 
+def apply_rotary_backend(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str = "interleaved") -> str:
+    """Which path `apply_rotary` takes for these arguments: "triton" (plain CUDA tensors, x of four dimensions, tables
+    that need no gradient and have innermost columns, heads of at most 1024) or "torch".
+
+    While torch.compile traces it is "torch": Inductor fuses the rotation with what stands beside it.
+    """
+    if not fits_triton(x_BHTK, cos, sin, dtypes=FLOATS) or style not in ROTARY_STYLES or fuses_elsewhere():
+        return "torch"
+    same = cos.shape == sin.shape and cos.stride() == sin.stride() and cos.stride(-1) == 1
+    fits = x_BHTK.dim() == 4 and x_BHTK.shape[-1] <= 1024 and 2 <= 2 * cos.shape[-1] <= x_BHTK.shape[-1]
+    broadcast = cos.shape[-1] == 1 and x_BHTK.shape[-1] > 2
+    return "triton" if same and fits and not broadcast and not (cos.requires_grad or sin.requires_grad) else "torch"
+
+
 def _rotate_interleaved(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    pairs = x_BHTK.unflatten(-1, (-1, 2))
-    if not torch.compiler.is_compiling() and _viewable_as_complex(x_BHTK, cos):
+    if not torch.compiler.is_compiling():
         # Neighbouring channels are the parts of a complex number: one product, 4x faster in eager mode on CPU.
         # Inductor has no complex kernels, and complex bfloat16 does not exist.
-        turned = torch.view_as_complex(pairs) * torch.complex(cos, sin)
-        return torch.view_as_real(turned).flatten(-2)
-    a, b = pairs.unbind(-1)
+        if cos.dtype == torch.float32 and x_BHTK.dtype in (torch.bfloat16, torch.float16):
+            wide_BHTK = x_BHTK.to(torch.float32, memory_format=torch.contiguous_format)
+            return _rotate_interleaved(wide_BHTK, cos, sin).to(x_BHTK.dtype)
+        if _viewable_as_complex(x_BHTK, cos):
+            turned = torch.view_as_complex(x_BHTK.unflatten(-1, (-1, 2))) * torch.complex(cos, sin)
+            return torch.view_as_real(turned).flatten(-2)
+    a, b = x_BHTK.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2).to(x_BHTK.dtype)
 
 
