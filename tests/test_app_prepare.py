@@ -53,7 +53,7 @@ def test_a_text_is_prepared_listed_and_verified(prepare, tmp_path):
         (["text", "rows.jsonl"], 1, "has the columns id, body, none of text, content, document"),
         (["text", "rows.jsonl", "--text-field", "id"], 1, "'id' holds a number, not text"),
         (["text", "rows.jsonl", "--subset", "x"], 1, "text takes no subset (got 'x'); it takes text_field, val_one_in"),
-        (["openwebtext", "--text", "missing.parquet"], 1, "missing.parquet: no such file. Give .parquet or .jsonl files"),
+        (["openwebtext", "--text", "missing.parquet"], 1, "missing.parquet: no such file. Give .parquet"),
         (["task_mixture", "--text", "empty.txt"], 1, "task_mixture takes one folder"),
         (["speedrun"], 2, "speedrun DIR"),
         (["speedrun", "nowhere"], 1, "nowhere: has no *_train_*.bin"),

@@ -79,8 +79,8 @@ def test_a_lone_part_keeps_all_threads_busy(tmp_path):
 
 
 def test_an_error_ends_all_parts_and_finished_ones_stay(tmp_path):
-    made = [Numbers(0, 3), Numbers(1, 5, fail_at=2), Numbers(2, 100_000)]
-    with pytest.raises(ValueError, match="job 2 failed"):
+    made = [Numbers(0, 3), Numbers(1, 30, fail_at=25), Numbers(2, 100_000)]
+    with pytest.raises(ValueError, match="job 25 failed"):
         run(made, tmp_path, workers=1)
     assert not (tmp_path / "data" / "train_000001.bin").exists()
     kept = (tmp_path / "data" / "train_000000.bin").stat().st_ino

@@ -13,6 +13,8 @@ from .write import Part, PartRecord, write_part
 
 JOBS_PER_WORKER = 3
 """Jobs in memory for each thread that encodes: one at work, one read, one to be written."""
+READERS_PER_WORKER = 2
+"""Parts at once for each thread that encodes: while one waits for the disk to have its files, another is encoded."""
 
 
 def run_parts(
@@ -20,7 +22,7 @@ def run_parts(
 ) -> list[PartRecord]:
     """Write the files of all parts to `folder` and their records to `records`; those that have one are kept.
 
-    workers: threads that encode (default: one per core); as many parts are read at once. The files do not depend on it.
+    workers: threads that encode (default: one per core). The files do not depend on it.
     """
     workers = workers or os.cpu_count() or 1
     found = {part.name: PartRecord.load(records / f"{part.name}.json") for part in parts}
@@ -34,11 +36,11 @@ def run_parts(
             raise InterruptedError("stopped because another part failed or Ctrl-C was pressed")
         progress.advance(count)
 
-    readers = max(1, min(workers, len(todo)))
+    readers = max(1, min(READERS_PER_WORKER * workers, len(todo)))
     with ThreadPoolExecutor(workers) as coders, ThreadPoolExecutor(readers) as pool:
 
         def work(part: Part) -> PartRecord:
-            record = write_part(part, folder, coders, JOBS_PER_WORKER * workers // readers, on_weight)
+            record = write_part(part, folder, coders, max(1, JOBS_PER_WORKER * workers // readers), on_weight)
             record.save(records / f"{part.name}.json")
             return record
 

@@ -92,8 +92,8 @@ def write_part(part: Part, folder: Path, pool: Executor, ahead: int, on_weight: 
             counts.update(encoded.counts)
             done += encoded.weight
             on_weight(encoded.weight)
+        on_weight(part.weight - done)  # what was estimated wrongly; from here on nothing stops it
         records = {key: file.finish() for key, file in files.items()}
-    on_weight(part.weight - done)  # what was estimated wrongly
     return PartRecord(records, dict(counts))
 
 
