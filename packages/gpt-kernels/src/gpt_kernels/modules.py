@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .ops.fp8 import E4M3, E5M2, delayed_scale, dynamic_scale, record_amax
+from .ops.fp8 import E4M3, E5M2, delayed_scale, largest_magnitude, record_amax, scale_of_amax
 from .ops.fp8_linear import FP8Backend, fp8_linear, fp8_linear_backend
 
 
@@ -101,11 +101,12 @@ class FP8Linear(nn.Linear):
         if scale != "delayed":
             return scale
         history, headroom = getattr(self, f"{name}_amax"), getattr(self.scaling, f"{name}_headroom")
-        seen = history.amax() > 0
-        fitted = torch.where(seen, delayed_scale(history, E4M3, headroom=headroom), dynamic_scale(tensor, E4M3))
+        amax = largest_magnitude(tensor)
+        delayed = delayed_scale(history, E4M3, headroom=headroom)
+        scale = torch.where(history.amax() > 0, delayed, scale_of_amax(amax, E4M3))
         if self.training:
-            record_amax(history, tensor)
-        return fitted
+            record_amax(history, amax)
+        return scale
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, scaling={self.scaling}, backend={self.backend!r}"

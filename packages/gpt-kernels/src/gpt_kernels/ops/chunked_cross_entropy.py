@@ -126,9 +126,11 @@ def _chunked(
     return losses_N.sum(), grad_x_NI, grad_weight_VI
 
 
-def rows_per_chunk(weight_VI: Tensor) -> int:
-    """A multiple of 64 that holds about `CHUNK_ELEMENTS` logits."""
+def rows_per_chunk(N: int, weight_VI: Tensor) -> int:
+    """A multiple of 64 that holds at most about `CHUNK_ELEMENTS` logits, and on a GPU an eighth of all."""
     rows = CHUNK_ELEMENTS["cuda" if weight_VI.is_cuda else "cpu"] // max(weight_VI.shape[0], 1)
+    if weight_VI.is_cuda:
+        rows = min(rows, N // 8)
     return max(rows // 64 * 64, 64)
 
 

@@ -46,12 +46,17 @@ def scale_of_amax(amax: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 
     return amax.float().clamp_min(SMALLEST_AMAX) * (headroom / torch.finfo(dtype).max)
 
 
+def largest_magnitude(x: Tensor) -> Tensor:
+    """max |x|, 0-d, 0 for no values; one pass, and no copy of |x|."""
+    if not x.numel():
+        return torch.zeros((), device=x.device)
+    low, high = torch.aminmax(x.detach())
+    return torch.maximum(-low, high)
+
+
 def dynamic_scale(x: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 1.0) -> Tensor:
     """The scale that just fits the values that x has now; 0-d float32."""
-    if not x.numel():
-        return torch.ones((), device=x.device)
-    low, high = torch.aminmax(x.detach())  # one pass, and no copy of |x|
-    return scale_of_amax(torch.maximum(-low, high), dtype, headroom=headroom)
+    return scale_of_amax(largest_magnitude(x), dtype, headroom=headroom)
 
 
 def delayed_scale(history_H: Tensor, dtype: torch.dtype = E4M3, *, headroom: float = 1.0) -> Tensor:
@@ -63,11 +68,9 @@ def delayed_scale(history_H: Tensor, dtype: torch.dtype = E4M3, *, headroom: flo
 
 
 @torch.no_grad()
-def record_amax(history_H: Tensor, x: Tensor) -> None:
-    """Put max |x| in front of the history, in place, and let the oldest go."""
-    low, high = torch.aminmax(x.detach())
-    newest = torch.maximum(-low, high).to(history_H.dtype).reshape(1)
-    history_H.copy_(torch.cat([newest, history_H[:-1]]))
+def record_amax(history_H: Tensor, amax: Tensor) -> None:
+    """Put a magnitude in front of the history, in place, and let the oldest go."""
+    history_H.copy_(torch.cat([amax.to(history_H.dtype).reshape(1), history_H[:-1]]))
 
 
 def quantize_both(x_MN: Tensor, scale: Tensor, dtype: torch.dtype, *, transposed: bool) -> tuple[Tensor, Tensor]:

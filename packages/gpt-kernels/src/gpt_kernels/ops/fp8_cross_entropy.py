@@ -71,14 +71,15 @@ def fp8_linear_cross_entropy(
         )
     if any(not scale > 0 for scale in scales):
         raise ValueError(f"scales must be positive, got {scales}")
-    rows = chunk_rows or rows_per_chunk(weight)
+    x_NI = x.reshape(-1, x.shape[-1])
+    rows = chunk_rows or rows_per_chunk(len(x_NI), weight)
     if chosen == "scaled_mm":
         check_multiples(chunk_rows=rows)
     weights_K = target_weight_tensor(target_weights, x)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
     grad = torch.is_grad_enabled()
     total = _FP8Sum.apply(
-        x.reshape(-1, x.shape[-1]),
+        x_NI,
         weight,
         targets_NK,
         weights_K,

@@ -76,9 +76,9 @@ def linear_cross_entropy(
         )
     weights_K = target_weight_tensor(target_weights, x)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
-    rows = chunk_rows or rows_per_chunk(weight)
-    options = (softcap_numbers(softcap), ignore_index, z_loss, rows)
     x_NI = x.reshape(-1, x.shape[-1])
+    rows = chunk_rows or rows_per_chunk(len(x_NI), weight)
+    options = (softcap_numbers(softcap), ignore_index, z_loss, rows)
     if reduction == "none":
         return _Rows.apply(x_NI, weight, targets_NK, weights_K, *options).view(targets.shape)
     grad = torch.is_grad_enabled()
