@@ -59,6 +59,9 @@ from .ops.softcap import softcap as softcap
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy as softcapped_cross_entropy
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backend as softcapped_cross_entropy_backend
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backward as softcapped_cross_entropy_backward
+from .ops.swiglu import swiglu as swiglu
+from .ops.swiglu import swiglu_backend as swiglu_backend
+from .ops.swiglu import swiglu_reference as swiglu_reference
 from .ops.symmetric import ba_plus_caa as ba_plus_caa
 from .ops.symmetric import ba_plus_caa_reference as ba_plus_caa_reference
 from .ops.symmetric import symmetric_backend as symmetric_backend
