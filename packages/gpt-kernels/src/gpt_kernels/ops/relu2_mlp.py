@@ -53,7 +53,7 @@ class _KeepingPost(torch.autograd.Function):
     """The formulas of the kernels, in PyTorch."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:  # ty: ignore[invalid-method-override]
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         post_MF = _times(x.reshape(-1, x.shape[-1]), up).relu_().square_()
         ctx.save_for_backward(x, up, down, post_MF)
         return _times(post_MF, down.mT).view(*x.shape[:-1], down.shape[1])
