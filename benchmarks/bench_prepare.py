@@ -131,6 +131,8 @@ def against_nanogpt(folder: Path, nanogpt: Path, pool: list[str], megabytes: int
 
     pages = folder / "pages.parquet"
     texts = list(documents(megabytes * 1_000_000, pool))
+    if len(texts) < 3000:
+        raise SystemExit(f"{megabytes} MB are {len(texts)} documents, too few for the peer's 1024 pieces of each split")
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), pages, row_group_size=1000)
     peer = nanogpt / "data" / "openwebtext" / "prepare.py"
     if not peer.is_file():
