@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpt_kernels import SigmoidCap, cross_entropy, cross_entropy_backend, linear_cross_entropy, softcap
+from gpt_kernels import (
+    SigmoidCap,
+    cross_entropy,
+    cross_entropy_backend,
+    linear_cross_entropy,
+    linear_cross_entropy_and_lse,
+    softcap,
+)
 from gpt_kernels import linear_cross_entropy_backend as backend_of
 from gpt_kernels.testing import TOLERANCE, assert_near, check_operator, gradients
 
@@ -176,6 +183,19 @@ def test_only_the_gradient_that_is_needed(needed, reduction):
     torch.testing.assert_close(tensor.grad, 2 * first)
     other = weight if needed == "x" else x
     assert other.grad is None
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_the_log_sum_exp_tells_the_z_loss(reduction):
+    x, weight, targets = tensors((2, 5), 7, 4)
+    x.requires_grad_()
+    for rows in (x[:, :0], x):  # without rows the reference runs
+        y = targets[:, : rows.shape[1]]
+        loss, lse = linear_cross_entropy_and_lse(rows, weight, y, z_loss=0.1, reduction=reduction, softcap=2.0)
+        assert loss.requires_grad and not lse.requires_grad
+        torch.testing.assert_close(lse, softcap(rows @ weight.t(), 2.0).logsumexp(-1).detach())
+        plain = linear_cross_entropy(rows, weight, y, reduction="sum", softcap=2.0)
+        torch.testing.assert_close(loss.sum() - 0.1 * lse[y != IGNORED].square().sum(), plain)
 
 
 def test_a_second_derivative_is_refused():

@@ -30,6 +30,7 @@ from .ops.layer_norm import layer_norm_reference as layer_norm_reference
 from .ops.linear import linear as linear
 from .ops.linear import linear_backend as linear_backend
 from .ops.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+from .ops.linear_cross_entropy import linear_cross_entropy_and_lse as linear_cross_entropy_and_lse
 from .ops.linear_cross_entropy import linear_cross_entropy_backend as linear_cross_entropy_backend
 from .ops.linear_cross_entropy import linear_cross_entropy_reference as linear_cross_entropy_reference
 from .ops.polar_express import NEWTON_SCHULZ as NEWTON_SCHULZ

@@ -29,14 +29,20 @@ def linear_cross_entropy_sum(
     rows: int,
     need_x: bool,
     need_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of the losses, its gradient by x, and by the weight in float32; those not needed are empty."""
-    return _chunked(None, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight)
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum of the losses, (N,) log-sum-exp, the gradient of the sum by x, and by the weight in float32; gradients
+    not needed are empty."""
+    losses_N, lse_N, grad_x_NI, grad_weight_VI = _chunked(
+        None, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
+    )
+    return losses_N.sum(), lse_N, grad_x_NI, grad_weight_VI
 
 
 @linear_cross_entropy_sum.register_fake
-def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return x_NI.new_empty((), dtype=wide_dtype(x_NI)), *_new_gradients(x_NI, weight_VI, *options[-2:])
+def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = wide_dtype(x_NI)
+    total, lse_N = x_NI.new_empty((), dtype=dtype), x_NI.new_empty(len(x_NI), dtype=dtype)
+    return total, lse_N, *_new_gradients(x_NI, weight_VI, *options[-2:])
 
 
 @torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows", mutates_args=())
@@ -49,19 +55,18 @@ def linear_cross_entropy_rows(
     ignore_index: int,
     z_loss: float,
     rows: int,
-) -> Tensor:
-    """(N,) losses"""
-    losses_N = x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
-    for chunk in chunks(len(x_NI), rows):
-        losses_N[chunk] = forward_rows(
-            x_NI[chunk] @ weight_VI.t(), targets_NK[chunk], weights_K, cap, ignore_index, z_loss
-        )
-    return losses_N
+) -> tuple[Tensor, Tensor]:
+    """(N,) losses and (N,) log-sum-exp"""
+    losses_N, lse_N, _, _ = _chunked(
+        None, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, False, False
+    )
+    return losses_N, lse_N
 
 
 @linear_cross_entropy_rows.register_fake
-def _(x_NI: Tensor, *options: Any) -> Tensor:
-    return x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
+def _(x_NI: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    losses_N, lse_N = (x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI)) for _ in range(2))
+    return losses_N, lse_N
 
 
 @torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows_backward", mutates_args=())
@@ -79,7 +84,7 @@ def linear_cross_entropy_rows_backward(
     need_weight: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients by x and by the weight, each in its dtype, of the rows' losses weighted with grad_N."""
-    _, grad_x_NI, grad_weight_VI = _chunked(
+    _, _, grad_x_NI, grad_weight_VI = _chunked(
         grad_N, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
     )
     return grad_x_NI, grad_weight_VI.to(weight_VI.dtype)
@@ -103,18 +108,21 @@ def _chunked(
     rows: int,
     need_x: bool,
     need_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    losses_N = x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI))
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N,) losses, (N,) log-sum-exp and the gradients of Σ grad_N · losses_N (None: of the sum)."""
+    losses_N, lse_N = (x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI)) for _ in range(2))
     grad_x_NI, grad_weight_VI = _new_gradients(x_NI, weight_VI, need_x, need_weight)
     grad_weight_VI.zero_()
     for chunk in chunks(len(x_NI), rows):
         x_RI = x_NI[chunk]
         logits_RV = x_RI @ weight_VI.t()
         if not (need_x or need_weight):
-            losses_N[chunk] = forward_rows(logits_RV, targets_NK[chunk], weights_K, cap, ignore_index, z_loss)
+            losses_N[chunk], lse_N[chunk] = forward_rows(
+                logits_RV, targets_NK[chunk], weights_K, cap, ignore_index, z_loss
+            )
             continue
         grad_R = None if grad_N is None else grad_N[chunk]
-        losses_N[chunk], grad_RV = forward_backward_rows(
+        losses_N[chunk], lse_N[chunk], grad_RV = forward_backward_rows(
             grad_R, logits_RV, targets_NK[chunk], weights_K, cap, ignore_index, z_loss
         )
         del logits_RV
@@ -123,7 +131,7 @@ def _chunked(
         if need_weight:
             _add_product(grad_weight_VI, grad_RV.t(), x_RI)
         del grad_RV  # before the next chunk's logits are made
-    return losses_N.sum(), grad_x_NI, grad_weight_VI
+    return losses_N, lse_N, grad_x_NI, grad_weight_VI
 
 
 def rows_per_chunk(N: int, weight_VI: Tensor) -> int:

@@ -15,9 +15,9 @@ from .softcapped_cross_entropy import gradient_of_rows, losses_and_lse_of_rows
 
 def forward_rows(
     logits_RV: Tensor, targets_RK: Tensor, weights_K: Tensor, cap: list[float], ignore_index: int, z_loss: float
-) -> Tensor:
-    """(R,) losses of logits that nobody needs any more."""
-    return losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, softcap_from_numbers(cap), ignore_index, z_loss)[0]
+) -> tuple[Tensor, Tensor]:
+    """(R,) losses and (R,) log-sum-exp."""
+    return losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, softcap_from_numbers(cap), ignore_index, z_loss)
 
 
 def forward_backward_rows(
@@ -28,14 +28,14 @@ def forward_backward_rows(
     cap: list[float],
     ignore_index: int,
     z_loss: float,
-) -> tuple[Tensor, Tensor]:
-    """(R,) losses and (R, V) their gradient by the logits, in the dtype of these; float logits are overwritten."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(R,) losses, (R,) log-sum-exp and (R, V) the gradient of the losses by the logits, in the dtype of these."""
     form = softcap_from_numbers(cap)
     if cross_entropy_backend(logits_RV) == "triton":
         losses_R, lse_R = losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, form, ignore_index, z_loss)
         grad_R = torch.ones_like(losses_R) if grad_R is None else grad_R
         options = (targets_RK, weights_K, form, ignore_index, z_loss, logits_RV.dtype, 1.0)
-        return losses_R, gradient_of_rows(grad_R, lse_R, logits_RV, *options)
+        return losses_R, lse_R, gradient_of_rows(grad_R, lse_R, logits_RV, *options)
     z_RV = softcap(logits_RV, form)
     weights_RK = counted_weights(targets_RK, weights_K, ignore_index, z_RV)
     p_RV = z_RV.softmax(-1)
@@ -54,4 +54,4 @@ def forward_backward_rows(
         p_RV.mul_(z_RV.mul_(-1 / form.cap).add_(1).mul_(1 / form.width))
     elif form:  # slope 1 - (z / cap)²
         p_RV.addcmul_(p_RV, z_RV.square_(), value=-1 / form**2)
-    return losses_R, p_RV.to(logits_RV.dtype)
+    return losses_R, lse_R1.squeeze(1), p_RV.to(logits_RV.dtype)

@@ -24,11 +24,13 @@ from .cross_entropy import (
     check_arguments,
     cross_entropy_backend,
     cross_entropy_reference,
+    reduce_losses,
     target_weight_tensor,
     targets_of_rows,
 )
 from .dispatch import autocast_together
 from .softcap import Softcap, softcap_numbers
+from .softcapped_cross_entropy import softcapped_cross_entropy
 
 
 def linear_cross_entropy(
@@ -55,6 +57,35 @@ def linear_cross_entropy(
 
     chunk_rows   rows at a time; None chooses by device and vocabulary.
     """
+    return linear_cross_entropy_and_lse(
+        x,
+        weight,
+        targets,
+        target_weights=target_weights,
+        softcap=softcap,
+        ignore_index=ignore_index,
+        z_loss=z_loss,
+        reduction=reduction,
+        chunk_rows=chunk_rows,
+    )[0]
+
+
+def linear_cross_entropy_and_lse(
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    target_weights: Tensor | Sequence[float] | None = None,
+    softcap: Softcap = 0.0,
+    ignore_index: int = IGNORE,
+    z_loss: float = 0.0,
+    reduction: Reduction = "mean",
+    chunk_rows: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(loss, lse): `linear_cross_entropy`, and the log-sum-exp of the capped logits of every row, (..., T), a constant.
+
+    With lse the loss can be reported without its z-loss, which is z_loss · Σ lse² over the targets that count.
+    """
     check_arguments(x.shape[:-1], targets, softcap, z_loss, reduction, "x (..., T, I)")
     if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(f"weight must be (V, {x.shape[-1]}) for x {tuple(x.shape)}, got {tuple(weight.shape)}")
@@ -64,27 +95,30 @@ def linear_cross_entropy(
     if x.dtype != weight.dtype:
         raise ValueError(f"x and weight must have one dtype, got {x.dtype} and {weight.dtype}")
     if linear_cross_entropy_backend(x, weight) == "torch":
-        return linear_cross_entropy_reference(
-            x,
-            weight,
+        losses, lse = softcapped_cross_entropy(
+            x @ weight.t(),
             targets,
             target_weights=target_weights,
             softcap=softcap,
             ignore_index=ignore_index,
             z_loss=z_loss,
-            reduction=reduction,
         )
+        loss = reduce_losses(losses, targets, ignore_index, reduction)
+        return loss, lse
     weights_K = target_weight_tensor(target_weights, x)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
     x_NI = x.reshape(-1, x.shape[-1])
     rows = chunk_rows or rows_per_chunk(len(x_NI), weight)
     options = (softcap_numbers(softcap), ignore_index, z_loss, rows)
     if reduction == "none":
-        return _Rows.apply(x_NI, weight, targets_NK, weights_K, *options).view(targets.shape)
-    grad = torch.is_grad_enabled()
-    needs = (grad and x.requires_grad, grad and weight.requires_grad)
-    total = _Sum.apply(x_NI, weight, targets_NK, weights_K, *options, *needs)
-    return total if reduction == "sum" else total / (targets != ignore_index).sum()
+        losses_N, lse_N = _Rows.apply(x_NI, weight, targets_NK, weights_K, *options)
+        loss = losses_N.view(targets.shape)
+    else:
+        grad = torch.is_grad_enabled()
+        needs = (grad and x.requires_grad, grad and weight.requires_grad)
+        total, lse_N = _Sum.apply(x_NI, weight, targets_NK, weights_K, *options, *needs)
+        loss = total if reduction == "sum" else total / (targets != ignore_index).sum()
+    return loss, lse_N.view(targets.shape)
 
 
 def linear_cross_entropy_backend(x: Tensor, weight: Tensor) -> str:
@@ -118,17 +152,18 @@ class _Sum(torch.autograd.Function):
         rows: int,
         need_x: bool,
         need_weight: bool,
-    ) -> Tensor:
-        total, grad_x_NI, grad_weight_VI = linear_cross_entropy_sum(
+    ) -> tuple[Tensor, Tensor]:
+        total, lse_N, grad_x_NI, grad_weight_VI = linear_cross_entropy_sum(
             x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
         )
         ctx.save_for_backward(grad_x_NI, grad_weight_VI)
         ctx.weight_dtype = weight_VI.dtype
-        return total
+        ctx.mark_non_differentiable(lse_N)
+        return total, lse_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_x_NI, grad_weight_VI = ctx.saved_tensors
         need_x, need_weight = ctx.needs_input_grad[:2]
         # Scaled here and not before: of a mean over many rows, float16 would lose the small probabilities.
@@ -151,14 +186,16 @@ class _Rows(torch.autograd.Function):
         ignore_index: int,
         z_loss: float,
         rows: int,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x_NI, weight_VI, targets_NK, weights_K)
         ctx.options = (cap, ignore_index, z_loss, rows)
-        return linear_cross_entropy_rows(x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows)
+        losses_N, lse_N = linear_cross_entropy_rows(x_NI, weight_VI, targets_NK, weights_K, *ctx.options)
+        ctx.mark_non_differentiable(lse_N)
+        return losses_N, lse_N
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_N: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         need_x, need_weight = ctx.needs_input_grad[:2]
         grad_x, grad_weight = linear_cross_entropy_rows_backward(
             grad_N.contiguous(), *ctx.saved_tensors, *ctx.options, need_x, need_weight
