@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .dataset import DESCRIPTION_FILE, DatasetInfo, read_dataset
 from .errors import DatasetError
-from .preparation import PREPARED_ON_FIRST_USE, RECIPES, prepare
+from .preparation import NEEDS_TEXTS, PREPARED_ON_FIRST_USE, RECIPES, prepare
 from .root import data_root
 
 FOREIGN = {"nanoGPT": "train.bin", "speedrun": "*_train_*.bin"}
@@ -34,9 +34,9 @@ def open_dataset(dataset: str | Path, root: str | Path | None = None) -> Dataset
     if name in PREPARED_ON_FIRST_USE:
         return prepare(name, root=root)
     where = f"{root.absolute()} has no dataset {name!r}"
-    if name in RECIPES and name != "text":
+    if name in RECIPES and name not in NEEDS_TEXTS:
         raise DatasetError(f"{where}. Prepare it: `uv run apps/prepare {name}` or gpt_data.prepare({name!r}).")
     raise DatasetError(
         f"{where}, and it is no folder with a {DESCRIPTION_FILE} either. Known names: "
-        f"{', '.join(n for n in RECIPES if n != 'text')}. Your own text: `uv run apps/prepare text PATH...`."
+        f"{', '.join(n for n in RECIPES if n not in NEEDS_TEXTS)}. Your own text: `uv run apps/prepare text PATH...`."
     )

@@ -4,6 +4,7 @@ from .nanogpt import describe_nanogpt as describe_nanogpt
 from .nanogpt import nanogpt_tokenizer as nanogpt_tokenizer
 from .prepare import prepare as prepare
 from .reading import read_texts as read_texts
+from .recipes import NEEDS_TEXTS as NEEDS_TEXTS
 from .recipes import PREPARED_ON_FIRST_USE as PREPARED_ON_FIRST_USE
 from .recipes import RECIPES as RECIPES
 from .speedrun import describe_speedrun as describe_speedrun

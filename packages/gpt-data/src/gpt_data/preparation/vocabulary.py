@@ -49,8 +49,9 @@ def tokenizer_identity(tokenizer: str) -> list[tuple[str, str]]:
     """What tells two folders of tokenizers apart: their files' names and sha256; nothing for those with a name."""
     if tokenizer in TOKENIZERS:
         return []
-    files = sorted(path for path in Path(tokenizer).iterdir() if path.is_file())
-    return [(path.name, file_sha256(path)) for path in files]
+    folder = Path(tokenizer)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files]
 
 
 def make_tokenizer(
