@@ -114,7 +114,7 @@ def test_digest_tells_datasets_apart_and_not_places(make_dataset, tmp_path):
 
 
 def test_unknown_names_say_what_exists(tmp_path):
-    with pytest.raises(DatasetError, match=r"Known names: stdlib, shakespeare, shakespeare_char\. Your own text: `uv"):
+    with pytest.raises(DatasetError, match=r"Known names: stdlib, docs, .*, task_mixture\. Your own text: `uv"):
         open_dataset("webtext", tmp_path)
     with pytest.raises(DatasetError, match="Prepare it: `uv run apps/prepare shakespeare`"):
         open_dataset("shakespeare", tmp_path)
