@@ -101,6 +101,8 @@ def test_kernels_take_other_layouts():
     (x, up, down), grad = arguments((33, 16), 24, 8, torch.bfloat16)
     views = (x.mT.contiguous().mT, up.mT.contiguous().mT, down.mT.contiguous().mT)
     assert_agree(fused, relu2_mlp_reference, views, grad[:1].expand(33, 8), **CLOSE)
+    shifted = torch.cat((x.new_zeros(1), x.flatten()))[1:].view(33, 16)  # not at a multiple of 16 bytes
+    assert_agree(fused, relu2_mlp_reference, (shifted, up, down), grad, **CLOSE)
 
 
 @triton

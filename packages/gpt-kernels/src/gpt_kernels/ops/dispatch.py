@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,14 +21,19 @@ def fits_triton(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = FLOAT
     None stands for an argument left out. Empty tensors go to the references, as do GPUs older than Ampere (sm_80).
     """
     present = [tensor for tensor in tensors if tensor is not None]
-    first = present[0]
-    if not first.is_cuda or not HAS_TRITON:
+    if not present[0].is_cuda or not HAS_TRITON or not are_plain(present, dtypes):
         return False
-    for tensor in present:
+    # Not get_device_capability: torch.compile folds only this one.
+    return torch.cuda.get_device_properties(present[0].device).major >= 8
+
+
+def are_plain(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...] = FLOATS) -> bool:
+    """Whether all are plain tensors of these dtypes on the device of the first, and none is empty."""
+    for tensor in tensors:
         plain = type(tensor) in (Tensor, torch.nn.Parameter)
-        if not (plain and tensor.device == first.device and tensor.dtype in dtypes and tensor.numel()):
+        if not (plain and tensor.device == tensors[0].device and tensor.dtype in dtypes and tensor.numel()):
             return False
-    return torch.cuda.get_device_capability(first.device) >= (8, 0)
+    return True
 
 
 def fuses_elsewhere() -> bool:

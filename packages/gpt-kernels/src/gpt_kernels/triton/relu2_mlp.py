@@ -77,7 +77,7 @@ def tiles_for(device: torch.device, backward: bool) -> Tiles:
 def linear_relu2(a_MK: Tensor, b_NK: Tensor, post_MN: Tensor | None = None) -> Tensor:
     """relu(a bᵀ)²; with post, (a bᵀ) · 2 √post. 16-bit floats, N and K multiples of 8."""
     (M, K), N = a_MK.shape, b_NK.shape[0]
-    a_MK, b_NK = a_MK.contiguous(), b_NK.contiguous()
+    a_MK, b_NK = _aligned(a_MK), _aligned(b_NK)
     out_MN = a_MK.new_empty(M, N)
     if not out_MN.numel():
         return out_MN
@@ -103,6 +103,12 @@ def linear_relu2(a_MK: Tensor, b_NK: Tensor, post_MN: Tensor | None = None) -> T
             num_stages=tiles.stages,
         )
     return out_MN
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """Contiguous and starting at a multiple of 16 bytes, as the copy engine asks."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 @torch.library.custom_op("gpt_kernels::relu2_mlp", mutates_args=())
