@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 import gpt_kernels as ours
 
-from .case import Case, Setting
+from .case import Case, Setting, peer
 
 
 def relu2_mlp(setting: Setting) -> Iterator[Case]:
+    liger = peer(
+        "liger-kernel",
+        "liger_kernel.ops.relu_squared:LigerReLUSquaredFunction",
+        setting,
+        lambda function: lambda x, up, down: function.apply(x @ up.mT) @ down,
+    )
     M, D, F = setting.pick((49152, 768, 3072), (512, 192, 768))
     x, up, down = setting.random(M, D), setting.random(F, D, scale=D**-0.5), setting.random(F, D, scale=F**-0.5)
     yield Case(
@@ -19,12 +27,14 @@ def relu2_mlp(setting: Setting) -> Iterator[Case]:
         ours.relu2_mlp_reference,
         ours.relu2_mlp,
         ours.relu2_mlp_backend(x, up, down),
+        {"liger": liger},
         flops=4 * M * D * F,
         flops_both=12 * M * D * F,
     )
 
 
 def symmetric(setting: Setting) -> Iterator[Case]:
+    quack = peer("quack-kernels", "quack.gemm_interface:gemm_symmetric", setting, lambda f: lambda x: _last(f(x, x.mT)))
     for S, K, B in (setting.pick((768, 3072, 8), (384, 768, 2)), setting.pick((3072, 3072, 1), (768, 768, 1))):
         x = setting.random(B, S, K, scale=K**-0.5, grad=False)
         yield Case(
@@ -34,6 +44,7 @@ def symmetric(setting: Setting) -> Iterator[Case]:
             ours.xxt_reference,
             ours.xxt,
             ours.symmetric_backend(x),
+            {"quack": quack},
             flops=2 * B * S * S * K,
         )
         a = ours.xxt_reference(x)
@@ -46,6 +57,10 @@ def symmetric(setting: Setting) -> Iterator[Case]:
             ours.symmetric_backend(a),
             flops=2 * B * S**3,
         )
+
+
+def _last(result: Tensor | tuple[Tensor | None, Tensor]) -> Tensor:
+    return result[-1] if isinstance(result, tuple) else result
 
 
 def polar_express(setting: Setting) -> Iterator[Case]:

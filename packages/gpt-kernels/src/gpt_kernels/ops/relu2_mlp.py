@@ -64,10 +64,12 @@ class _KeepingPost(torch.autograd.Function):
         x, up, down, post_MF = ctx.saved_tensors
         need_x, need_up, need_down = ctx.needs_input_grad
         grad_MO, x_MD = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        pre_MF = _times(grad_MO, down).mul_(post_MF.sqrt()).mul_(2) if need_x or need_up else None
-        grad_x = _times(pre_MF, up.mT).view(x.shape) if need_x and pre_MF is not None else None
-        grad_up = _times(pre_MF.mT, x_MD.mT) if need_up and pre_MF is not None else None
-        return grad_x, grad_up, _times(post_MF.mT, grad_MO.mT) if need_down else None
+        grad_down = _times(post_MF.mT, grad_MO.mT) if need_down else None
+        if not (need_x or need_up):
+            return None, None, grad_down
+        half_MF = _times(grad_MO, down).mul_(post_MF.sqrt())  # the factor 2 goes to the smaller results
+        grad_x = _times(half_MF, up.mT).mul_(2).view(x.shape) if need_x else None
+        return grad_x, _times(half_MF.mT, x_MD.mT).mul_(2) if need_up else None, grad_down
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:
