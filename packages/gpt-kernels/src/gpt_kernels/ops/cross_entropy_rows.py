@@ -17,7 +17,13 @@ def forward_rows(
     logits_RV: Tensor, targets_RK: Tensor, weights_K: Tensor, cap: list[float], ignore_index: int, z_loss: float
 ) -> tuple[Tensor, Tensor]:
     """(R,) losses and (R,) log-sum-exp."""
-    return losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, softcap_from_numbers(cap), ignore_index, z_loss)
+    form = softcap_from_numbers(cap)
+    if cross_entropy_backend(logits_RV) == "triton":
+        return losses_and_lse_of_rows(logits_RV, targets_RK, weights_K, form, ignore_index, z_loss)
+    z_RV = softcap(logits_RV, form)
+    _, lse_R1 = _softmax_and_lse(z_RV)
+    weights_RK = counted_weights(targets_RK, weights_K, ignore_index, z_RV)
+    return losses_of_rows(z_RV, lse_R1, targets_RK, weights_RK, z_loss), lse_R1.squeeze(1)
 
 
 def forward_backward_rows(
@@ -38,9 +44,7 @@ def forward_backward_rows(
         return losses_R, lse_R, gradient_of_rows(grad_R, lse_R, logits_RV, *options)
     z_RV = softcap(logits_RV, form)
     weights_RK = counted_weights(targets_RK, weights_K, ignore_index, z_RV)
-    p_RV = z_RV.softmax(-1)
-    # The largest probability is 1 / Σ exp(z - max z): one reduction, where logsumexp would need the exponentials again.
-    lse_R1 = z_RV.amax(-1, keepdim=True) - p_RV.amax(-1, keepdim=True).log()
+    p_RV, lse_R1 = _softmax_and_lse(z_RV)
     losses_R = losses_of_rows(z_RV, lse_R1, targets_RK, weights_RK, z_loss)
     sum_R1 = weights_RK.sum(-1, keepdim=True)
     if z_loss:
@@ -55,3 +59,10 @@ def forward_backward_rows(
     elif form:  # slope 1 - (z / cap)²
         p_RV.addcmul_(p_RV, z_RV.square_(), value=-1 / form**2)
     return losses_R, lse_R1.squeeze(1), p_RV.to(logits_RV.dtype)
+
+
+def _softmax_and_lse(z_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, V) and (R, 1). The largest probability is 1 / Σ exp(z - max z): one reduction, where torch.logsumexp, on a
+    CPU, makes the exponentials in passes of their own."""
+    p_RV = z_RV.softmax(-1)
+    return p_RV, z_RV.amax(-1, keepdim=True) - p_RV.amax(-1, keepdim=True).log()
