@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt_kernels import (
     SigmoidCap,
@@ -183,6 +184,25 @@ def test_only_the_gradient_that_is_needed(needed, reduction):
     torch.testing.assert_close(tensor.grad, 2 * first)
     other = weight if needed == "x" else x
     assert other.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cap", [[], [15.0], [23.0, 5.0, 7.5]])
+def test_no_tensor_holds_more_than_a_chunk_of_logits(cap, dtype):
+    from gpt_kernels.ops.chunked_cross_entropy import _chunked
+
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in (out if isinstance(out, tuple | list) else [out]) if torch.is_tensor(t))
+            return out
+
+    x, weight, targets = tensors((96,), 300, 4, dtype)
+    with Sizes():
+        _chunked(None, x, weight, targets[:, None], torch.ones(1), cap, IGNORED, 0.0, 8, True, True)
+    assert max(sizes) == 8 * 300 > weight.numel() > x.numel()
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
