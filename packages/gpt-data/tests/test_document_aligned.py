@@ -252,6 +252,37 @@ def test_new_sizes_hold_for_the_very_next_batch(make_documents, prefetch):
         train.resize(device_batch_size=0)
 
 
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_state_from_before_new_sizes_goes_on_with_the_old_ones(make_documents, prefetch):
+    made = make_documents({"train": [joined(documents([5, 9, 3, 12, 7] * 40))], "val": [np.arange(90)]})
+    train = document_aligned(made.path, 4, 2, max_document=6, prefetch=prefetch).train
+    take(train, 2)
+    before = json.loads(json.dumps(train.state_dict()))
+    straight = take(train, 3)
+    train.resize(device_batch_size=5, max_document=8)
+    assert train.device_batch_size == 5
+    take(train, 1)
+    train.load_state_dict(before)
+    assert train.device_batch_size == 2 and train.state_dict() == before
+    assert take(train, 3) == straight
+    after = document_aligned(made.path, 4, 3, max_document=7, prefetch=prefetch).train
+    after.load_state_dict(before)  # taken with other sizes, that nobody changed: its own hold
+    assert after.batch_shape == (1, 12) and after.device_batch_size == 3
+
+
+@pytest.mark.parametrize(
+    "resized",
+    [5, [], {}, {"foo": 1}, {"device_batch_size": 2}]
+    + [{"device_batch_size": size, "max_document": 3} for size in (0, "2", None, True)],
+)
+def test_sizes_of_a_damaged_state_are_refused(make_documents, resized):
+    made = make_documents({"train": [joined(documents([3] * 30))], "val": [np.arange(50)]})
+    train = document_aligned(made.path, 4, 2, prefetch=0).train
+    with pytest.raises(ValueError, match=r"this loader state has resized = .*expected None or device_batch_size and"):
+        train.load_state_dict(train.state_dict() | {"resized": resized})
+    assert train.device_batch_size == 2
+
+
 def test_too_many_documents_say_what_to_raise(make_documents):
     made = make_documents({"train": [joined(documents([2] * 400))], "val": [np.zeros(400)]})
     splits = document_aligned(made.path, 150, 2, prefetch=0)
@@ -342,7 +373,7 @@ def test_the_reading_thread_ends_with_its_loader(make_documents, factory):
     at=st.sampled_from(["start", "end"]),
 )
 def test_evaluation_takes_contiguous_windows(make_documents, lengths, ranks, rows, cut, at):
-    """Step k of all ranks is the next W·n tokens, every boundary token begins a sequence, longer ones are cut."""
+    """Step k of all ranks is the next W·n tokens, each counts once an epoch, every boundary token begins a sequence, longer ones are cut."""
     text = joined(documents(lengths))
     tokens = 4 * rows
     assume(len(text) > tokens)
@@ -353,9 +384,11 @@ def test_evaluation_takes_contiguous_windows(make_documents, lengths, ranks, row
     for step in range(loaders[0].batches_per_epoch + 1):
         for rank, loader in enumerate(loaders):
             batch = next(loader)
-            first = (step * ranks + rank) % windows * tokens
+            first = (step % loader.batches_per_epoch * ranks + rank) % windows * tokens
             assert batch.inputs.tolist() == [text[first : first + tokens].tolist()]
-            assert batch.targets.tolist() == [text[first + 1 : first + tokens + 1].tolist()]
+            counts = step % loader.batches_per_epoch * ranks + rank < windows
+            targets = text[first + 1 : first + tokens + 1].tolist() if counts else [-1] * tokens
+            assert batch.targets.tolist() == [targets]
             starts = [p for p in range(tokens) if text[first + p] == 0]
             if cut:
                 edges = [0, *starts, tokens]

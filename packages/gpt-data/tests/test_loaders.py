@@ -52,7 +52,7 @@ def test_a_batch_is_text_and_the_text_one_token_on(make_dataset, factory):
     made = make_dataset(train=range(200), val=range(60), shards=3)
     splits = factory(made.path, context_length=8, device_batch_size=3)
     for loader, size in ((splits.train, 200), (splits.val, 60)):
-        for batch in take(loader, 20):
+        for batch in take(loader, min(20, loader.batches_per_epoch - 1)):
             assert isinstance(batch, Batch) and batch.cu_seqlens is None
             assert batch.inputs.shape == batch.targets.shape == (3, 8)
             assert batch.inputs.dtype == batch.targets.dtype == torch.int64
@@ -202,12 +202,46 @@ def test_ranks_and_steps_draw_independently(make_dataset):
         assert np.mean(np.equal(a, b)) < 0.1
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_evaluation_windows_cover_the_split_once_and_ranks_share_none(make_dataset, world_size):
-    path = make_dataset(val=range(8 * 12 + 5)).path
-    loaders = [random_windows(path, 8, 1, rank, world_size, seed=rank).val for rank in range(world_size)]
-    seen = [start for loader in loaders for batch in take(loader, loader.batches_per_epoch) for start in starts(batch)]
-    assert sorted(seen) == list(range(0, 96, 8))  # 12 windows, every target 1..96 once
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the corpus is only read
+@given(
+    world_size=st.integers(1, 8),
+    rows=st.integers(1, 5),
+    context=st.integers(1, 12),
+    name=st.sampled_from(["random", "without_replacement"]),
+)
+def test_an_evaluation_counts_every_target_once(corpus, world_size, rows, context, name):
+    """Also the next one, if the loaders go on; what fills up the last batch does not count. 70 tokens are held out."""
+    loaders = [FACTORIES[name](corpus.path, context, rows, rank, world_size).val for rank in range(world_size)]
+    windows = 69 // context
+    assert {loader.batches_per_epoch for loader in loaders} == {-(-windows // (world_size * rows))}
+    evaluations = []
+    for _ in range(2):
+        batches = [take(loader, loader.batches_per_epoch) for loader in loaders]
+        targets = torch.cat([batch.targets.flatten() for own in batches for batch in own])
+        assert sorted(targets[targets >= 0].tolist()) == list(range(1, windows * context + 1))
+        evaluations.append(batches)
+    for first, second in zip(*evaluations, strict=True):
+        assert_equal(first, second)
+
+
+def test_surplus_windows_and_the_own_mask_combine(make_documents):
+    """Three windows on two ranks; of every window the even ids count, but of the fourth none."""
+    ids = np.arange(13)
+    made = make_documents({"train": [ids], "val": [ids]}, at=None, masks={"train": [ids % 2], "val": [(ids + 1) % 2]})
+    loaders = [random_windows(made.path, 4, 1, rank, 2).val for rank in range(2)]
+    targets = torch.cat([batch.targets for loader in loaders for batch in take(loader, 2)])
+    assert sorted(targets[targets >= 0].tolist()) == [2, 4, 6, 8, 10, 12]
+    assert (targets >= 0).sum(1).tolist() == [2, 2, 2, 0]  # the second rank's second
+
+
+def test_an_evaluation_goes_on_at_the_same_global_batch_only(make_dataset):
+    path = make_dataset(val=range(70)).path
+    val = random_windows(path, 5, 4).val
+    straight = take(val, 6)
+    val.load_state_dict(random_windows(path, 5, 2, 1, 2).val.state_dict())
+    assert_equal(take(val, 6), straight)
+    with pytest.raises(ValueError, match="rows_per_batch = 4, the loader has 2"):
+        random_windows(path, 5, 2).val.load_state_dict(val.state_dict())
 
 
 def test_evaluation_sees_the_same_text_at_any_number_of_ranks(make_dataset):

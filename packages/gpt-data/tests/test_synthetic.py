@@ -240,8 +240,8 @@ def test_a_state_of_another_stream_is_refused():
     with pytest.raises(ValueError, match="has rows = None, expected how many"):
         ShuffledRows(data, "train", 3, 2, 0, 1, seed=5).load_state_dict({**state, "rows": None})
     held_out = RowsInOrder(data, "val", 3, 2, 0, 2).state_dict()
-    with pytest.raises(ValueError, match="this loader state has world_size = 2, the loader has 1"):
-        RowsInOrder(data, "val", 3, 4, 0, 1).load_state_dict(held_out)
+    with pytest.raises(ValueError, match="this loader state has rows_per_batch = 4, the loader has 3"):
+        RowsInOrder(data, "val", 3, 3, 0, 1).load_state_dict(held_out)
 
 
 # --- the factories -----------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..tokenizers import ArithmeticTokenizer
+from .base import random_order, random_words
 from .splits import Splits
-from .synthetic import SyntheticCorpus, permutation, words
+from .synthetic import SyntheticCorpus
 
 MOST_DIGITS = 9
 """Products of longer numbers do not fit into 64 bits."""
@@ -80,11 +81,11 @@ def products(digits: int, max_samples: int, seed: int) -> tuple[list[str], bool]
 def _distinct(limit: int, count: int, seed: int, stream: int) -> np.ndarray:
     """(count,) different numbers below `limit`, in random order."""
     if limit <= DENSE * count:
-        return permutation(limit, seed, stream)[:count]
+        return random_order(limit, seed, stream)[:count]
     drawn = np.empty(0, np.int64)
     number = 0
     while len(drawn) < count:
-        more = (words(4 * count, seed, stream, number) % np.uint64(limit)).astype(np.int64)
+        more = (random_words(4 * count, seed, stream, number) % np.uint64(limit)).astype(np.int64)
         together, number = np.concatenate([drawn, more]), number + 4 * count
         drawn = together[np.sort(np.unique(together, return_index=True)[1])]
     return drawn[:count]

@@ -133,12 +133,26 @@ def draw(seed: int, first: int, count: int, limit: int, stream: int = 0) -> list
     drawn: list[int] = []
     while len(drawn) < count:
         block, place = divmod(first + len(drawn), DRAW_BLOCK)
-        drawn += [word % limit for word in _words(seed % 2**64, stream, block)[place : place + count - len(drawn)]]
+        drawn += [word % limit for word in _words(seed, stream, block)[place : place + count - len(drawn)]]
     return drawn
 
 
 @lru_cache(maxsize=32)
 def _words(seed: int, stream: int, block: int) -> list[int]:
     """Raw words number block·DRAW_BLOCK and following; kept, because making a generator takes longer than drawing."""
-    counter = np.array([block * (DRAW_BLOCK // 4), 0, 0, 0], np.uint64)
-    return np.random.Philox(key=np.array([seed, stream], np.uint64), counter=counter).random_raw(DRAW_BLOCK).tolist()
+    return random_words(DRAW_BLOCK, seed, stream, block * DRAW_BLOCK).tolist()
+
+
+def random_words(count: int, seed: int, stream: int = 0, first: int = 0) -> np.ndarray:
+    """(count,) uint64: random words from number `first` (a multiple of 4) on of the sequence of (seed, stream)."""
+    assert first % 4 == 0, "Philox makes four words at once"
+    counter = np.array([first // 4, 0, 0, 0], np.uint64)
+    return np.random.Philox(key=np.array([seed % 2**64, stream], np.uint64), counter=counter).random_raw(count)
+
+
+def random_order(count: int, seed: int, stream: int = 0) -> np.ndarray:
+    """(count,) int64: an order of `count` things, a function of (seed, stream) that no version of numpy changes.
+
+    Takes memory for all of them; `Permutation` does not.
+    """
+    return np.argsort(random_words(count, seed, stream), kind="stable")

@@ -17,6 +17,7 @@ from ..errors import DatasetError
 from ..locate import open_dataset
 from ..shards import TokenStream
 from .base import Rows, to_batch
+from .counted import WholeEpochs
 from .document_walk import DocumentWalk, Pieces
 from .documents import Place, Scanner, place_from
 from .prefetch import Prefetch, prefetched
@@ -114,7 +115,7 @@ class DocumentAligned(PackedLoader):
 
     A row is `inputs` = its first n tokens, `targets` = one token on; `cu_seqlens` are 0, where documents end, and n as
     often as it takes. The state is the next document's place, so a run resumes on any number of ranks, and with any
-    batch size, with the next document.
+    batch size and `max_document`, with the next document. Sizes are in a state only after `resize`.
     """
 
     def __init__(self, *args: Any, max_document: int | None = None, **kwargs: Any) -> None:
@@ -122,6 +123,7 @@ class DocumentAligned(PackedLoader):
         self.max_document = self.context_length if max_document is None else max_document
         self._resized = False
         self._check_sizes()
+        self._first_sizes = self._sizes()
         self._walk = self._new_walk(Place())
 
     @property
@@ -143,6 +145,9 @@ class DocumentAligned(PackedLoader):
             self.device_batch_size, self.max_document = old
             raise
         self._resized = True
+
+    def _sizes(self) -> dict[str, int]:
+        return {"device_batch_size": self.device_batch_size, "max_document": self.max_document}
 
     def _check_sizes(self) -> None:
         if self.device_batch_size < 1 or self.max_document < 1:
@@ -174,16 +179,27 @@ class DocumentAligned(PackedLoader):
         return DocumentWalk(Scanner(self.dataset, self.split, by_shard=by_shard), place)
 
     def state_dict(self) -> dict[str, Any]:
-        sizes = {"device_batch_size": self.device_batch_size, "max_document": self.max_document}
-        return {**self._walk.place._asdict(), "resized": sizes if self._resized else None, **self.identity()}
+        resized = self._sizes() if self._resized else None
+        return {**self._walk.place._asdict(), "resized": resized, **self.identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.check_identity(state)
         place = place_from(state, len(self._stream.starts) - 1)
-        self._resized = False
-        if state.get("resized"):
-            self.resize(**state["resized"])
+        resized = state.get("resized")
+        self.resize(**(self._first_sizes if resized is None else _sizes_from(resized, self._first_sizes)))
+        self._resized = resized is not None
         self._walk = self._new_walk(place)
+
+
+def _sizes_from(resized: Any, like: dict[str, int]) -> dict[str, int]:
+    """What a loader state says of sizes. ValueError if it is not a positive integer for each of the names of `like`."""
+    if (
+        not isinstance(resized, dict)
+        or resized.keys() != like.keys()
+        or not all(type(size) is int and size > 0 for size in resized.values())
+    ):
+        raise ValueError(f"this loader state has resized = {resized!r}, expected None or {' and '.join(like)}.")
+    return resized
 
 
 def read_pieces(stream: TokenStream, pieces: Pieces, count: int) -> np.ndarray:
@@ -199,12 +215,12 @@ def read_pieces(stream: TokenStream, pieces: Pieces, count: int) -> np.ndarray:
     return row
 
 
-class DocumentWindows(PackedLoader, IndexedLoader):
+class DocumentWindows(PackedLoader, WholeEpochs, IndexedLoader):
     """Contiguous windows of n tokens: batch k of rank r is window kW+r of the split, whatever documents are in it.
 
     So all ranks together take W·n tokens per batch, and in an epoch every window once. Left out is a rest shorter than
-    a window; after the last window comes the first. `cu_seqlens` are 0 and the positions of the boundary token, with
-    `cut` also every T-th position of a longer document.
+    a window; the ranks that the last batch has no window for get one that does not count. `cu_seqlens` are 0 and the
+    positions of the boundary token, with `cut` also every T-th position of a longer document.
     """
 
     def __init__(self, *args: Any, cut: bool = True, **kwargs: Any) -> None:
@@ -219,11 +235,11 @@ class DocumentWindows(PackedLoader, IndexedLoader):
             )
 
     @property
-    def batches_per_epoch(self) -> int:
-        return -(-self._windows // self.world_size)
+    def epoch_rows(self) -> int:
+        return self._windows
 
     def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
-        window = (batch * self.world_size + self.rank) % self._windows
+        window = int(self._numbers(batch)[0]) % self._windows
         stream.read_into(ids[0], window * self.tokens)
 
     def __next__(self) -> Batch:
@@ -251,4 +267,9 @@ class PrefetchAligned(Prefetch):
         """As the loader's own. What was made ahead in the old size is forgotten; no document is lost."""
         self.close()
         self.loader.resize(device_batch_size, max_document)
+        self.device_batch_size = self.loader.device_batch_size
         self._state = self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.device_batch_size = self.loader.device_batch_size

@@ -8,9 +8,10 @@ import numpy as np
 
 from ..tokenizers import GrokkingTokenizer
 from ..tokenizers.grokking import OPERATIONS
+from .base import random_order
 from .shard_loader import LossOn
 from .splits import Splits
-from .synthetic import SyntheticCorpus, permutation
+from .synthetic import SyntheticCorpus
 
 ROW = 5
 """Tokens of a question: `<|eos|>` x operation y `=`. The sixth is the answer."""
@@ -88,6 +89,6 @@ def _divide(rows: np.ndarray, training: float, val: float | None, seed: int) -> 
             f"training_fraction {training} and val_fraction {val} of {len(rows)} equations leave one of these splits "
             "without any. Expected numbers above 0 with a sum of at most 1."
         )
-    shuffled = rows[permutation(len(rows), seed)]
+    shuffled = rows[random_order(len(rows), seed)]
     tables = {"train": shuffled[:first], "val": shuffled[first:second], "test": shuffled[second:]}
     return {split: table for split, table in tables.items() if len(table)}

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DatasetError
 from ..shards import TokenStream
-from .base import Rows
+from .base import Rows, random_order
 from .documents import Blocks, Documents, Place, Scanner, place_from
 from .shard_loader import ShardLoader
 
@@ -262,5 +262,4 @@ def shard_order(count: int, seed: int | None, epoch: int) -> list[int]:
     """The shards of an epoch: in file order, or with a seed in an order that it and the epoch decide."""
     if seed is None:
         return list(range(count))
-    words = np.random.Philox(key=np.array([seed % 2**64, epoch], np.uint64)).random_raw(count)
-    return np.argsort(words, kind="stable").tolist()
+    return random_order(count, seed, epoch).tolist()

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..locate import open_dataset
 from ..shards import TokenStream
-from .base import draw
+from .base import draw, random_order
+from .counted import WholeEpochs
 from .prefetch import prefetched
 from .shard_loader import IndexedLoader, LossOn
 from .splits import Splits
@@ -54,33 +55,32 @@ class RandomWindows(IndexedLoader):
         return -(-len(self._stream) // per_step)
 
     def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
-        first = (batch * self.world_size + self.rank) * len(ids)
+        first = int(self._numbers(batch)[0])
         starts = draw(self.seed, first, len(ids), len(self._stream) - self.context_length)
         for row, start in zip(ids, starts, strict=True):
             stream.read_into(row, start)
 
 
-class TiledWindows(IndexedLoader):
+class TiledWindows(WholeEpochs, IndexedLoader):
     """Windows that touch, in a fixed shuffled order: in an epoch all ranks together see every token as a target once.
 
-    Left out are the first token and a rest shorter than a window.
+    Left out are the first token and a rest shorter than a window. What fills up the last batch does not count.
 
     The order does not depend on the seed, and step k of all ranks together takes windows [kWB, (k+1)WB) of it: runs
     with other seeds, and with other numbers of ranks but the same global batch, are evaluated on the same text. The
-    first few batches are a fair sample of the split, and no two ranks share a window before the epoch's end.
+    first few batches are a fair sample of the split.
     """
 
     @cached_property
     def _starts(self) -> np.ndarray:
         count = (len(self._stream) - 1) // self.context_length
-        words = np.random.Philox(key=[0, 0]).random_raw(count)
-        return np.argsort(words, kind="stable") * self.context_length
+        return random_order(count, seed=0) * self.context_length
 
     @property
-    def batches_per_epoch(self) -> int:
-        return -(-len(self._starts) // (self.world_size * self.device_batch_size))
+    def epoch_rows(self) -> int:
+        return len(self._starts)
 
     def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
-        first = (batch * self.world_size + self.rank) * len(ids)
-        for row, index in zip(ids, range(first, first + len(ids)), strict=True):
-            stream.read_into(row, int(self._starts[index % len(self._starts)]))
+        starts = self._starts[self._numbers(batch) % len(self._starts)]
+        for row, start in zip(ids, starts.tolist(), strict=True):
+            stream.read_into(row, start)

@@ -11,6 +11,7 @@ from ..dataset import DatasetInfo
 from ..errors import DatasetError
 from ..shards import TokenStream
 from .base import Loader, Rows
+from .counted import CountedLoader
 
 LossOn = Literal["mask", "all"]
 
@@ -58,46 +59,18 @@ class ShardLoader(Loader):
         return {"dataset": self._digest, "split": self.split, **super().identity(), **loss}
 
 
-class IndexedLoader(ShardLoader):
-    """A loader whose whole state is the number of batches handed out.
-
-    A subclass says in `_fill` which tokens belong to batch k: a pure function of (dataset, seed, rank, k). So resuming
-    costs nothing. Where row i of all ranks together does not depend on how many ranks there are, a run may resume on
-    another number of them.
-    """
-
-    _batches = 0
+class IndexedLoader(CountedLoader, ShardLoader):
+    """A counted loader of one split: a subclass says in `_fill` which tokens belong to batch k."""
 
     @abstractmethod
     def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
         """Write what `stream` (ids or their mask) holds for batch number `batch` into `ids` (B, T+1)."""
 
-    def next_rows(self) -> Rows:
+    def _make(self, batch: int) -> Rows:
         shape = self.batch_shape[0], self.batch_shape[1] + 1
         ids, mask = np.empty(shape, self._stream.dtype), None
-        self._fill(ids, self._batches, self._stream)
+        self._fill(ids, batch, self._stream)
         if self._mask_stream is not None:
             mask = np.empty(shape, self._mask_stream.dtype)
-            self._fill(mask, self._batches, self._mask_stream)
-        self._batches += 1
+            self._fill(mask, batch, self._mask_stream)
         return Rows(ids, mask)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self._batches * self._rows_per_batch, **self.identity()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.check_identity(state)
-        if not isinstance(rows := state.get("rows"), int) or rows < 0:
-            raise ValueError(f"this loader state has rows = {rows!r}, expected how many were handed out.")
-        if rows % self._rows_per_batch:
-            raise ValueError(
-                f"this loader state is after {rows} rows, which {self.world_size} ranks with batches of "
-                f"{self.device_batch_size} do not reach. Resume with a number of ranks and a device_batch_size whose "
-                "product divides it."
-            )
-        self._batches = rows // self._rows_per_batch
-
-    @property
-    def _rows_per_batch(self) -> int:
-        """Rows that all ranks together take at once."""
-        return self.world_size * self.device_batch_size

@@ -78,6 +78,5 @@ class ShuffledWindows(IndexedLoader):
         return (offset + permutation(indices) * self.context_length).tolist()
 
     def _fill(self, ids: np.ndarray, batch: int, stream: TokenStream) -> None:
-        first = (batch * self.world_size + self.rank) * len(ids)
-        for row, number in zip(ids, range(first, first + len(ids)), strict=True):
+        for row, number in zip(ids, self._numbers(batch).tolist(), strict=True):
             stream.read_into(row, self.start(number))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..tokenizers import Tokenizer
-from .base import Loader, Rows
+from .base import Rows, random_order
+from .counted import CountedLoader, WholeEpochs
 from .prefetch import prefetched
 from .splits import Splits
 
@@ -56,14 +57,13 @@ class SyntheticCorpus:
         return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=self)
 
 
-class _TableLoader(Loader):
-    """Rows of one split, chosen by their number among all that the ranks have handed out."""
+class _TableLoader(CountedLoader):
+    """Rows of one split of a corpus in memory."""
 
     def __init__(self, corpus: SyntheticCorpus, split: str, *shape: int, seed: int = 0) -> None:
         super().__init__(*shape, seed=seed)
         self.corpus, self.split, self.table = corpus, split, corpus.tables[split]
         assert self.table.shape[1] == self.context_length + 1, "factories check the context length"
-        self._batches = 0
 
     @property
     def vocab_size(self) -> int:
@@ -78,42 +78,16 @@ class _TableLoader(Loader):
         """In an epoch all ranks together see every row once."""
         return -(-len(self.table) // self._rows_per_batch)
 
-    @property
-    def _rows_per_batch(self) -> int:
-        """Rows that all ranks together take at once."""
-        return self.world_size * self.device_batch_size
-
     @abstractmethod
-    def _choose(self, batch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """(B,) rows of batch number `batch`, and (B,) which of them count (None: all)."""
+    def _choose(self, numbers: np.ndarray) -> np.ndarray:
+        """(B,) which rows of the table those with these numbers (B,) are."""
 
-    def next_rows(self) -> Rows:
-        chosen, counted = self._choose(self._batches)
-        self._batches += 1
-        ids, mask = self.table[chosen], self.corpus.mask
-        if mask is not None:
-            mask = np.tile(mask, (len(ids), 1))
-        if counted is not None:
-            mask = (np.ones(ids.shape, np.uint8) if mask is None else mask) * counted[:, None].astype(np.uint8)
-        return Rows(ids, mask)
+    def _make(self, batch: int) -> Rows:
+        ids, mask = self.table[self._choose(self._numbers(batch))], self.corpus.mask
+        return Rows(ids, None if mask is None else np.tile(mask, (len(ids), 1)))
 
     def identity(self) -> dict[str, Any]:
         return {"dataset": self.corpus.digest, "split": self.split, **super().identity()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self._batches * self._rows_per_batch, **self.identity()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.check_identity(state)
-        if not isinstance(rows := state.get("rows"), int) or rows < 0:
-            raise ValueError(f"this loader state has rows = {rows!r}, expected how many were handed out.")
-        if rows % self._rows_per_batch:
-            raise ValueError(
-                f"this loader state is after {rows} rows, which {self.world_size} ranks with batches of "
-                f"{self.device_batch_size} do not reach. Resume with a number of ranks and a device_batch_size whose "
-                "product divides it."
-            )
-        self._batches = rows // self._rows_per_batch
 
 
 class ShuffledRows(_TableLoader):
@@ -124,40 +98,24 @@ class ShuffledRows(_TableLoader):
 
     _epoch, _order = -1, np.empty(0, np.int64)
 
-    def _choose(self, batch: int) -> tuple[np.ndarray, None]:
-        first = batch * self._rows_per_batch + self.rank * self.device_batch_size
-        epochs, places = np.divmod(np.arange(first, first + self.device_batch_size), len(self.table))
+    def _choose(self, numbers: np.ndarray) -> np.ndarray:
+        epochs, places = np.divmod(numbers, len(self.table))
         chosen = [self._order_of(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-        return np.concatenate(chosen), None
+        return np.concatenate(chosen)
 
     def _order_of(self, epoch: int) -> np.ndarray:
-        """Which row comes when in this epoch: a permutation by (seed, epoch), of Philox's raw words."""
+        """Which row comes when in this epoch: by (seed, epoch)."""
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(len(self.table), self.seed, epoch)
+            self._epoch, self._order = epoch, random_order(len(self.table), self.seed, epoch)
         return self._order
 
 
-class RowsInOrder(_TableLoader):
-    """Every row once per epoch, as they are in the table; the places of the last batch that none is left for are
-    filled with rows that do not count, so that an epoch's mean is that of the split."""
+class RowsInOrder(WholeEpochs, _TableLoader):
+    """Every row once per epoch, as they are in the table."""
 
-    def _choose(self, batch: int) -> tuple[np.ndarray, np.ndarray | None]:
-        first = batch % self.batches_per_epoch * self._rows_per_batch + self.rank * self.device_batch_size
-        numbers = np.arange(first, first + self.device_batch_size)
-        counted = numbers < len(self.table)
-        return numbers % len(self.table), None if counted.all() else counted
+    @property
+    def epoch_rows(self) -> int:
+        return len(self.table)
 
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "world_size": self.world_size, "device_batch_size": self.device_batch_size}
-
-
-def permutation(count: int, seed: int, stream: int = 0) -> np.ndarray:
-    """A random order of `count` things, a function of (seed, stream) that no version of numpy changes."""
-    return np.argsort(words(count, seed, stream), kind="stable")
-
-
-def words(count: int, seed: int, stream: int = 0, first: int = 0) -> np.ndarray:
-    """`count` random 64-bit words from number `first` (a multiple of 4) on of the sequence of (seed, stream)."""
-    assert first % 4 == 0, "Philox makes four words at once"
-    counter = np.array([first // 4, 0, 0, 0], np.uint64)
-    return np.random.Philox(key=np.array([seed % 2**64, stream], np.uint64), counter=counter).random_raw(count)
+    def _choose(self, numbers: np.ndarray) -> np.ndarray:
+        return numbers % len(self.table)
