@@ -373,7 +373,7 @@ def test_the_reading_thread_ends_with_its_loader(make_documents, factory):
     at=st.sampled_from(["start", "end"]),
 )
 def test_evaluation_takes_contiguous_windows(make_documents, lengths, ranks, rows, cut, at):
-    """Step k of all ranks is the next W·n tokens, each counts once an epoch, every boundary token begins a sequence, longer ones are cut."""
+    """Step k of all ranks is the next W·n tokens, each counts once an epoch; boundaries begin sequences."""
     text = joined(documents(lengths))
     tokens = 4 * rows
     assume(len(text) > tokens)
