@@ -169,3 +169,12 @@ def test_recomputing_activations_gives_equal_gradients_and_names(toys, dropout):
 def test_a_model_without_blocks_cannot_recompute():
     with pytest.raises(ValueError, match="Linear has none"):
         checkpoint_activations(nn.Linear(2, 2))
+
+
+def test_an_error_of_the_data_is_not_taken_for_one_of_the_compiler(toys):
+    def example():
+        raise ValueError("the shards are too short")
+
+    forward = ModelWithLoss(toys.gpt(), autoregressive())
+    with pytest.raises(ValueError, match="the shards are too short"):
+        compile_module(forward, "block", example=example, autocast=lambda: autocast(torch.float32, CPU))

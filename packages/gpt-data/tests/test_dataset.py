@@ -3,11 +3,12 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gpt_data import DatasetError, open_dataset, random_windows
+from gpt_data import Boundary, DatasetError, open_dataset, random_windows
 from gpt_data.dataset import read_dataset
 
 
@@ -118,6 +119,29 @@ def test_unknown_names_say_what_exists(tmp_path):
         open_dataset("webtext", tmp_path)
     with pytest.raises(DatasetError, match="Prepare it: `uv run apps/prepare shakespeare`"):
         open_dataset("shakespeare", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boundary": {"id": 256, "at": "middle"}}, r"boundary is .*'middle'.*at 'start' or 'end'"),
+        ({"boundary": {"id": "256", "at": "end"}}, r"boundary is .*expected an id below 260"),
+        ({"boundary": {"id": 260, "at": "end"}}, r"boundary is .*expected an id below 260"),
+        ({"vocab_size": "260"}, "vocab_size is '260', expected a number of ids"),
+        ({"vocab_size": None}, "vocab_size is None, expected a number of ids"),
+    ],
+)
+def test_a_description_that_means_nothing_is_refused(make_dataset, change, message):
+    made = make_dataset()
+    edit(made, lambda content: content.update(change))
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(made.path)
+
+
+def test_the_digest_covers_where_documents_begin(make_dataset):
+    made = make_dataset()
+    digests = {replace(made, boundary=b).digest for b in (None, Boundary(256, "start"), Boundary(256, "end"))}
+    assert len(digests) == 3
 
 
 def test_bits_per_byte(make_dataset):

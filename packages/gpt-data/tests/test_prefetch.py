@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -101,6 +102,15 @@ def test_closing_is_quick_and_going_on_is_possible(make_dataset):
     assert time.monotonic() - began < 0.5 and not prefetch_threads()
     ahead.close()
     assert torch.equal(next(ahead).inputs, next(plain).inputs)
+
+
+def test_what_was_made_ahead_is_forgotten_with_its_thread(make_dataset):
+    ahead = random_windows(make_dataset().path, 8, 2, prefetch=4).train
+    next(ahead)
+    queue = weakref.ref(ahead._made)
+    ahead.load_state_dict(ahead.state_dict())
+    gc.collect()
+    assert queue() is None
 
 
 def test_a_program_that_ends_with_a_thread_at_work_ends_well(make_dataset):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpt_data import DatasetError, hf_streaming
-from gpt_data.tokenizers import ByteTokenizer
+from gpt_data.tokenizers import BPETokenizer, ByteTokenizer
 
 EOT = ByteTokenizer.eot_id
 
@@ -158,9 +158,34 @@ def test_a_state_of_another_stream_is_refused(folder, tmp_path, change):
         open_stream(folder, **change).train.load_state_dict(state)
 
 
+def test_two_vocabularies_of_one_name_and_size_are_told_apart(folder, tmp_path):
+    for name, sample in (("a", "abab" * 50), ("b", "xyxy" * 50)):
+        BPETokenizer.train([sample], 258).save(tmp_path / name)
+    first, second = (open_stream(folder, tokenizer=str(tmp_path / name)) for name in "ab")
+    assert first.dataset.vocab_size == second.dataset.vocab_size and first.dataset.digest != second.dataset.digest
+    with pytest.raises(ValueError, match="this loader state has stream = "):
+        second.train.load_state_dict(first.train.state_dict())
+
+
+@pytest.mark.parametrize(
+    "change", [{"document": 10**6}, {"token": 10**6}, {"token": "1"}, {"stream": None, "window": 3}]
+)
+def test_a_place_that_is_not_there_is_refused(folder, change):
+    loader = open_stream(folder).train
+    take(loader, 3)
+    state = loader.state_dict()
+    state["at"] = {**state["at"], **change}
+    with pytest.raises(ValueError, match=r"is not there: the data has changed|expected a stream and the numbers"):
+        open_stream(folder).train.load_state_dict(state)
+    del state["at"]
+    with pytest.raises(ValueError, match="expected a stream and the numbers"):
+        open_stream(folder).train.load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"text_field": "id", "shuffle_window": 0}, r"column 'id' holds int, not text"),
         ({"text_field": "body"}, r"has no column 'body', only text, id\. Give text_field"),
         ({"split": "training"}, r"has no split 'training', only"),
         ({"val_split": "held"}, r"has no split 'held', only"),

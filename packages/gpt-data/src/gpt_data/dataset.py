@@ -86,9 +86,10 @@ class DatasetInfo:
 
     @property
     def digest(self) -> str:
-        """sha256 of everything that decides which ids a loader yields; independent of machine and path."""
+        """sha256 of everything that decides which batches a loader yields; independent of machine and path."""
         splits = {name: asdict(split) for name, split in self.splits.items()}
-        content = json.dumps([FORMAT, self.dtype, self.vocab_size, splits], sort_keys=True)
+        boundary = None if self.boundary is None else asdict(self.boundary)
+        content = json.dumps([FORMAT, self.dtype, self.vocab_size, boundary, splits], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def load_tokenizer(self) -> Tokenizer:
@@ -184,6 +185,8 @@ def _parse(folder: Path, content: dict[str, Any]) -> DatasetInfo:
         )
     if content["dtype"] not in DTYPES:
         raise DatasetError(f"{path}: dtype is {content['dtype']!r}, expected one of {', '.join(DTYPES)}. {AGAIN}")
+    if not isinstance(size := content["vocab_size"], int) or size < 1:
+        raise DatasetError(f"{path}: vocab_size is {size!r}, expected a number of ids. {AGAIN}")
     splits = {name: _parse_split(path, name, split) for name, split in content["splits"].items()}
     return DatasetInfo(
         path=folder,
@@ -194,8 +197,19 @@ def _parse(folder: Path, content: dict[str, Any]) -> DatasetInfo:
         splits=splits,
         source=content["source"],
         options=content["options"],
-        boundary=Boundary(**boundary) if (boundary := content.get("boundary")) else None,
+        boundary=_parse_boundary(path, content.get("boundary"), size),
     )
+
+
+def _parse_boundary(path: Path, content: dict[str, Any] | None, vocab_size: int) -> Boundary | None:
+    if content is None:
+        return None
+    boundary = Boundary(**content)
+    if boundary.at not in ("start", "end") or not isinstance(boundary.id, int) or not 0 <= boundary.id < vocab_size:
+        raise DatasetError(
+            f"{path}: boundary is {content}, expected an id below {vocab_size} at 'start' or 'end'. {AGAIN}"
+        )
+    return boundary
 
 
 def _parse_split(path: Path, name: str, content: dict[str, Any]) -> SplitInfo:

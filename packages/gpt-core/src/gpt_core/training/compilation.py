@@ -28,10 +28,10 @@ def compile_module(
     modules = [forward] if mode == "model" else list(getattr(forward.model, "blocks", []))
     if not modules:
         return f"{type(forward.model).__name__} has no .blocks to compile; use general.compile=model"
+    inputs = example()  # what is wrong with the data is no failure of the compiler
     try:
         for module in modules:
             module.compile()  # fails at once where torch.compile does not know the platform or the Python
-        inputs = example()
         device = next(iter(forward.parameters())).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), autocast():
             forward(*inputs).objective.backward()

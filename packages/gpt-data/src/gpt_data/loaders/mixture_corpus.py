@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..dataset import DatasetInfo
 from ..tokenizers import Tokenizer
+from ..tokenizers.fingerprint import fingerprint
 from .splits import Corpus
 
 
@@ -54,30 +53,13 @@ class MixtureCorpus:
 
 def require_same_tokenizer(names: Sequence[str], corpora: Sequence[Corpus]) -> None:
     """ValueError naming the first source whose ids mean something else than those of the first source."""
-    first = fingerprint(corpora[0]) if len(corpora) > 1 else None
+    first = fingerprint(corpora[0].load_tokenizer()) if len(corpora) > 1 else None
     for name, corpus in zip(names[1:], corpora[1:], strict=True):
-        if corpus.vocab_size != corpora[0].vocab_size or fingerprint(corpus) != first:
+        if corpus.vocab_size != corpora[0].vocab_size or fingerprint(corpus.load_tokenizer()) != first:
             raise ValueError(
                 f"sources {names[0]!r} ({_describe(corpora[0])}) and {name!r} ({_describe(corpus)}) have different "
                 "tokenizers, so one id would mean two things. Prepare both with the same tokenizer."
             )
-
-
-def fingerprint(corpus: Corpus) -> str:
-    """sha256 of the files of a corpus's tokenizer."""
-    if isinstance(corpus, DatasetInfo):
-        return _digest_folder(corpus.tokenizer_dir)
-    with tempfile.TemporaryDirectory() as folder:
-        corpus.load_tokenizer().save(folder)
-        return _digest_folder(Path(folder))
-
-
-def _digest_folder(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def _describe(corpus: Corpus) -> str:

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -75,9 +75,6 @@ class Prefetch(Loader):
     def identity(self) -> dict[str, Any]:
         return self.loader.identity()
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
     def __next__(self) -> Batch:
         if self._made is None:
             self._start()
@@ -102,6 +99,7 @@ class Prefetch(Loader):
         """End the thread; what it made ahead is forgotten, and made again by the next `next`."""
         if self._made is None or self._end is None:
             return
+        self._at_exit.detach()  # it would keep what was made ahead as long as this object lives
         self._end(patience=None)
         self._end = self._made = None
         self.loader.load_state_dict(self._state)
@@ -116,13 +114,15 @@ class Prefetch(Loader):
         thread = threading.Thread(target=_make, args=arguments, name="prefetch", daemon=True)
         thread.start()
         # Also at the interpreter's exit: a thread that is still in C++ code when Python ends aborts the process.
-        weakref.finalize(self, _end, thread, made, wanted, EXIT_SECONDS)
+        self._at_exit = weakref.finalize(self, _end, thread, made, wanted, EXIT_SECONDS)
         self._made, self._end = made, partial(_end, thread, made, wanted)
 
 
 def _end(thread: threading.Thread, made: queue.Queue[_Made], wanted: threading.Event, patience: float | None) -> None:
     """Make the thread end and wait for it, at most `patience` seconds (it may be waiting for a network)."""
     wanted.clear()
+    if thread is threading.current_thread():  # the garbage collector ran in it
+        return
     until = math.inf if patience is None else time.monotonic() + patience
     while thread.is_alive() and time.monotonic() < until:
         with suppress(queue.Empty):  # it may be waiting for room

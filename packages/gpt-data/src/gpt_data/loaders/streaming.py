@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import DatasetError
 from ..tokenizers import ByteTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
+from ..tokenizers.fingerprint import fingerprint
 from .base import Loader, Rows
 from .prefetch import prefetched
 from .splits import Splits
@@ -27,7 +28,7 @@ VAL_NAMES = ("validation", "valid", "dev", "val")
 
 
 def hf_streaming(
-    dataset: str,
+    dataset: str | Path,
     context_length: int,
     device_batch_size: int,
     rank: int = 0,
@@ -51,13 +52,14 @@ def hf_streaming(
     dataset, subset, data_dir, data_files, revision: as for `datasets.load_dataset`; a folder that
     `Dataset.save_to_disk` wrote is opened as such.
     val_split: default: the first of validation, valid, dev, val that there is.
-    val_documents: hold out the first so many documents of `split` instead, where there is no such split, or val_split
-    is "".
+    val_documents: hold out so many documents at the beginning of `split` instead, where there is no such split, or
+    val_split is "". Which ones depends on how the files are dealt out to the ranks: of each rank's files the first.
     text_field: the column of text; tokenizer: gpt2, byte, or the folder of a saved tokenizer.
     shuffle_window: documents that are shuffled among themselves, and held in memory; 0 or 1: the order of the files.
     data_root: not used, there is nothing on disk. The other arguments are those of `random_windows`.
     Errors: DatasetError if the dataset cannot be opened or has no such split or column.
     """
+    dataset = str(dataset)
     if shuffle_window < 0 or val_documents < 0:
         raise ValueError(f"shuffle_window and val_documents must be at least 0, got {shuffle_window}, {val_documents}.")
     opened = _open(dataset, subset, data_dir, data_files, revision)
@@ -70,7 +72,7 @@ def hf_streaming(
         "data_files": data_files,
         "revision": revision,
         "text_field": text_field,
-        "tokenizer": [vocabulary.name, vocabulary.vocab_size],
+        "tokenizer": fingerprint(vocabulary),
     }
 
     def stream(named: tuple[str, IterableDataset], window: int) -> HFStream:
@@ -186,7 +188,13 @@ class HFStream(Loader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.check_identity(state)
-        self._restart(state["at"])
+        place = state.get("at", {})
+        fields = ("epoch", "window", "document", "token")
+        if place is not None and not all(isinstance(place.get(field), int) for field in fields):
+            raise ValueError(
+                f"this loader state is at {place!r}, expected a stream and the numbers {', '.join(fields)}."
+            )
+        self._restart(place)
 
     def identity(self) -> dict[str, Any]:
         layout = {"world_size": self.world_size, "rank": self.rank, "shuffle_window": self._window}
@@ -201,6 +209,11 @@ class HFStream(Loader):
         self._encoded = self._encode(place)
         if place is not None:
             document, ids = next(self._encoded)
+            if document.place != {key: place[key] for key in document.place} or place["token"] >= len(ids):
+                raise ValueError(
+                    f"{self.where}: the document that this loader state is in is not there: the data has changed "
+                    "since. Give a revision, or start the data from the beginning."
+                )
             self._offset = place["token"]
             self._begun.append(document)
             self._ids.append(ids[self._offset :])
@@ -236,7 +249,12 @@ class HFStream(Loader):
         field = self._asked["text_field"]
         if field not in row:
             raise DatasetError(f"{self.where}: has no column {field!r}, only {', '.join(row)}. Give text_field.")
-        return row[field]
+        text = row[field]
+        if text is not None and not isinstance(text, str):
+            raise DatasetError(
+                f"{self.where}: column {field!r} holds {type(text).__name__}, not text. Give text_field."
+            )
+        return text
 
     def _shuffled(self, texts: list[str], epoch: int, window: int) -> list[str]:
         if self._window == 1:
