@@ -314,6 +314,11 @@ def test_packed_documents_are_as_if_alone(variant):
     torch.testing.assert_close(model(packed, cu_seqlens=ends), torch.cat(alone, 1), atol=1e-11, rtol=0)
 
 
+def test_a_packed_document_longer_than_the_context_is_refused():
+    with pytest.raises(ValueError, match="a document of 17 tokens does not fit the context of 16.*max_document"):
+        gpt(61, 16, **SMALL)(ids(1, 20), cu_seqlens=torch.tensor([0, 3, 20], dtype=torch.int32))
+
+
 def test_packed_documents_and_a_cache_exclude_each_other():
     with pytest.raises(ValueError, match="packed documents"):
         gpt(61, 16, **SMALL)(ids(1), cache=object(), cu_seqlens=torch.tensor([0, 11]))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Batch:
     """Token ids and the ids that follow them.
 
-    B: rows of the batch, T: context length.
+    B: rows of the batch, T: context length; packed documents are one row of B·T tokens.
     """
 
     inputs: Tensor

@@ -63,6 +63,7 @@ class GPT(nn.Module):
         if cu_seqlens is not None:
             if cache is not None:
                 raise ValueError("packed documents (cu_seqlens) cannot be decoded with a cache; give one of the two")
+            self._check_documents(cu_seqlens)
             positions = positions_in_documents(cu_seqlens, T)
         elif self.config.context_length < T:
             raise ValueError(f"{T} tokens do not fit the context of {self.config.context_length}; crop them")
@@ -76,6 +77,16 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(T)
         return self.norm(x_BTD)
+
+    def _check_documents(self, cu_seqlens: Tensor) -> None:
+        """ValueError for a document longer than the context; not on a GPU, where looking would wait for it."""
+        if cu_seqlens.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        if (longest := int(cu_seqlens.diff().max())) > self.config.context_length:
+            raise ValueError(
+                f"a document of {longest} tokens does not fit the context of {self.config.context_length}; pack "
+                "documents with max_document and cut_validation so that none is longer"
+            )
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Head and soft cap: (B, T, D) -> (B, T, V). Soft-capped logits are float32."""
