@@ -1,4 +1,6 @@
-"""The operators behind `linear_cross_entropy`: a loop over chunks of rows, which the compiler sees as one node.
+"""What is behind `linear_cross_entropy`: a loop over chunks of rows, which the compiler sees as one node.
+
+The functions run as they are; their operators are for compiled graphs, and the first call of one imports the compiler.
 
 Dimensions: N rows, R rows of a chunk, I inputs, V vocabulary, K targets per row.
 """
@@ -17,8 +19,7 @@ CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
 """Logits held at a time: on a CPU as much as keeps the products fast, on a GPU enough to fill it."""
 
 
-@torch.library.custom_op("gpt_kernels::linear_cross_entropy_sum", mutates_args=())
-def linear_cross_entropy_sum(
+def sum_of_losses(
     x_NI: Tensor,
     weight_VI: Tensor,
     targets_NK: Tensor,
@@ -38,6 +39,11 @@ def linear_cross_entropy_sum(
     return losses_N.sum(), lse_N, grad_x_NI, grad_weight_VI
 
 
+linear_cross_entropy_sum = torch.library.custom_op(
+    "gpt_kernels::linear_cross_entropy_sum", sum_of_losses, mutates_args=()
+)
+
+
 @linear_cross_entropy_sum.register_fake
 def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = wide_dtype(x_NI)
@@ -45,8 +51,7 @@ def _(x_NI: Tensor, weight_VI: Tensor, *options: Any) -> tuple[Tensor, Tensor, T
     return total, lse_N, *_new_gradients(x_NI, weight_VI, *options[-2:])
 
 
-@torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows", mutates_args=())
-def linear_cross_entropy_rows(
+def losses_of_chunks(
     x_NI: Tensor,
     weight_VI: Tensor,
     targets_NK: Tensor,
@@ -63,14 +68,18 @@ def linear_cross_entropy_rows(
     return losses_N, lse_N
 
 
+linear_cross_entropy_rows = torch.library.custom_op(
+    "gpt_kernels::linear_cross_entropy_rows", losses_of_chunks, mutates_args=()
+)
+
+
 @linear_cross_entropy_rows.register_fake
 def _(x_NI: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     losses_N, lse_N = (x_NI.new_empty(len(x_NI), dtype=wide_dtype(x_NI)) for _ in range(2))
     return losses_N, lse_N
 
 
-@torch.library.custom_op("gpt_kernels::linear_cross_entropy_rows_backward", mutates_args=())
-def linear_cross_entropy_rows_backward(
+def gradients_of_chunks(
     grad_N: Tensor,
     x_NI: Tensor,
     weight_VI: Tensor,
@@ -88,6 +97,11 @@ def linear_cross_entropy_rows_backward(
         grad_N, x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
     )
     return grad_x_NI, grad_weight_VI.to(weight_VI.dtype)
+
+
+linear_cross_entropy_rows_backward = torch.library.custom_op(
+    "gpt_kernels::linear_cross_entropy_rows_backward", gradients_of_chunks, mutates_args=()
+)
 
 
 @linear_cross_entropy_rows_backward.register_fake

@@ -100,7 +100,8 @@ class _FP8Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_NI: Tensor, weight_VI: Tensor, *options: Any) -> Tensor:
-        total, grad_x_NI, grad_weight_VI = fp8_linear_cross_entropy_sum(x_NI, weight_VI, *options)
+        run = fp8_linear_cross_entropy_sum if torch.compiler.is_compiling() else fp8_sum_of_losses
+        total, grad_x_NI, grad_weight_VI = run(x_NI, weight_VI, *options)
         ctx.save_for_backward(grad_x_NI, grad_weight_VI)
         ctx.dtypes = (x_NI.dtype, weight_VI.dtype)
         return total
@@ -113,8 +114,7 @@ class _FP8Sum(torch.autograd.Function):
         return *((saved * grad).to(dtype) if need else None for saved, dtype, need in found), *[None] * 10
 
 
-@torch.library.custom_op("gpt_kernels::fp8_linear_cross_entropy_sum", mutates_args=())
-def fp8_linear_cross_entropy_sum(
+def fp8_sum_of_losses(
     x_NI: Tensor,
     weight_VI: Tensor,
     targets_NK: Tensor,
@@ -164,6 +164,11 @@ def fp8_linear_cross_entropy_sum(
             grad_weight_VI += product(g_q_RV.t().contiguous(), x_q_IR.t(), grad_scale, x_scale, torch.float32, False)
         del g_q_RV
     return losses_N.sum(), grad_x_NI, grad_weight_VI
+
+
+fp8_linear_cross_entropy_sum = torch.library.custom_op(
+    "gpt_kernels::fp8_linear_cross_entropy_sum", fp8_sum_of_losses, mutates_args=()
+)
 
 
 @fp8_linear_cross_entropy_sum.register_fake

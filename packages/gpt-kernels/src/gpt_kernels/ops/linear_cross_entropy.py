@@ -12,12 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .chunked_cross_entropy import (
-    linear_cross_entropy_rows,
-    linear_cross_entropy_rows_backward,
-    linear_cross_entropy_sum,
-    rows_per_chunk,
-)
+from . import chunked_cross_entropy as chunked
 from .cross_entropy import (
     IGNORE,
     Reduction,
@@ -108,7 +103,7 @@ def linear_cross_entropy_and_lse(
     weights_K = target_weight_tensor(target_weights, x)
     targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
     x_NI = x.reshape(-1, x.shape[-1])
-    rows = chunk_rows or rows_per_chunk(len(x_NI), weight)
+    rows = chunk_rows or chunked.rows_per_chunk(len(x_NI), weight)
     options = (softcap_numbers(softcap), ignore_index, z_loss, rows)
     if reduction == "none":
         losses_N, lse_N = _Rows.apply(x_NI, weight, targets_NK, weights_K, *options)
@@ -153,7 +148,8 @@ class _Sum(torch.autograd.Function):
         need_x: bool,
         need_weight: bool,
     ) -> tuple[Tensor, Tensor]:
-        total, lse_N, grad_x_NI, grad_weight_VI = linear_cross_entropy_sum(
+        run = chunked.linear_cross_entropy_sum if torch.compiler.is_compiling() else chunked.sum_of_losses
+        total, lse_N, grad_x_NI, grad_weight_VI = run(
             x_NI, weight_VI, targets_NK, weights_K, cap, ignore_index, z_loss, rows, need_x, need_weight
         )
         ctx.save_for_backward(grad_x_NI, grad_weight_VI)
@@ -189,7 +185,8 @@ class _Rows(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x_NI, weight_VI, targets_NK, weights_K)
         ctx.options = (cap, ignore_index, z_loss, rows)
-        losses_N, lse_N = linear_cross_entropy_rows(x_NI, weight_VI, targets_NK, weights_K, *ctx.options)
+        run = chunked.linear_cross_entropy_rows if torch.compiler.is_compiling() else chunked.losses_of_chunks
+        losses_N, lse_N = run(x_NI, weight_VI, targets_NK, weights_K, *ctx.options)
         ctx.mark_non_differentiable(lse_N)
         return losses_N, lse_N
 
@@ -197,7 +194,7 @@ class _Rows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         need_x, need_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight = linear_cross_entropy_rows_backward(
-            grad_N.contiguous(), *ctx.saved_tensors, *ctx.options, need_x, need_weight
-        )
+        compiling = torch.compiler.is_compiling()
+        run = chunked.linear_cross_entropy_rows_backward if compiling else chunked.gradients_of_chunks
+        grad_x, grad_weight = run(grad_N.contiguous(), *ctx.saved_tensors, *ctx.options, need_x, need_weight)
         return grad_x if need_x else None, grad_weight if need_weight else None, *[None] * 6
