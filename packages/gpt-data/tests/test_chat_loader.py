@@ -146,11 +146,32 @@ def test_a_state_continues_at_any_number_of_ranks(make_documents, shards, done, 
             assert batch.inputs.equal(expected.inputs) and batch.targets.equal(expected.targets)
 
 
+@few
+@given(
+    shards=conversations_of_shards,
+    context=st.integers(1, 20),
+    buffer=st.integers(1, 6),
+    ranks=st.integers(1, 8),
+    rows=st.integers(1, 3),
+)
+def test_an_evaluation_counts_every_target_once(make_documents, shards, context, buffer, ranks, rows):
+    """At any number of ranks, and again if the loaders go on; rows that fill up the last batch hold only padding."""
+    made, conversations = write(make_documents, shards)
+    kept = usable(conversations, context + 1)
+    assume(made.splits["val"].tokens > context and kept)
+    expected = sorted(token for ids, mask in kept for token, counts in zip(ids, mask, strict=True) if counts)
+    loaders = [packed_chat(made.path, context, rows, rank, ranks, buffer=buffer).val for rank in range(ranks)]
+    for _ in range(2):
+        batches = [next(loader) for loader in loaders for _ in range(loaders[0].batches_per_epoch)]
+        assert sorted(t for batch in batches for t in batch.targets.flatten().tolist() if t >= 0) == expected
+    assert len({json.dumps(loader.state_dict()) for loader in loaders}) == 1
+
+
 def test_a_first_token_that_counts_is_no_target(make_documents):
     """It begins the row, so nothing predicts it: the conversation 1-3 has no target."""
     ids, mask = np.r_[0, 1:4, 0, 4:7], np.r_[1, 0, 0, 0, 0, 1, 1, 1]
     made = make_documents({"train": [ids], "val": [ids]}, masks={"train": [mask], "val": [mask]})
-    batch = next(packed_chat(made.path, 3, 4).val)
+    batch = next(packed_chat(made.path, 3, 4, prefetch=0).train)
     assert batch.inputs.tolist() == [[0, 4, 5]] * 4 and batch.targets.tolist() == [[4, 5, 6]] * 4
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..locate import open_dataset
-from .base import Rows
 from .packing import LongDocuments, PackingLoader
 from .prefetch import prefetched
 from .shard_loader import LossOn
@@ -50,7 +49,8 @@ class BestFit(PackingLoader):
 
     Into the row goes again and again the longest buffered document that fits; when none does, the shortest buffered
     one is cropped to the gap, and its rest left out. Every document is used once per epoch; at its end the buffer runs
-    empty, and the row goes on with the next epoch. Documents are not told apart (no `cu_seqlens`).
+    empty, and the row goes on with the next epoch (for evaluation it is padded, which no loss counts). Documents are
+    not told apart (no `cu_seqlens`).
     """
 
     crop = True
@@ -72,9 +72,3 @@ class BestFit(PackingLoader):
         """Of the tokens of all documents taken so far, by all ranks: the share that was left out."""
         taken = self._packer.used + self._packer.cropped
         return self._packer.cropped / taken if taken else 0.0
-
-    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows:
-        ids = self._read(self._stream, plans, self._boundary, self._boundary)
-        if self._mask_stream is None:
-            return Rows(ids)
-        return Rows(ids, self._read(self._mask_stream, plans, 1, 0))

@@ -11,7 +11,6 @@ import numpy as np
 from ..errors import DatasetError
 from ..locate import open_dataset
 from ..shards import TokenStream
-from .base import Rows
 from .documents import Documents, Scanner
 from .packing import PackingLoader
 from .prefetch import prefetched
@@ -51,7 +50,8 @@ class PackedChat(PackingLoader):
     """Rows of T+1 tokens that hold whole conversations, each from its BOS on, then BOS as padding that no loss counts.
 
     Conversations longer than T+1 are cut to their first T+1 tokens. One that has no supervised target in what is kept
-    is left out; so every row, and every batch of every rank, has a target. The others are taken once per epoch.
+    is left out; so every row, and every training batch of every rank, has a target. The others are taken once per
+    epoch.
     """
 
     crop, long_documents = False, "wait"  # none is: they are cut where they are found
@@ -82,15 +82,6 @@ class PackedChat(PackingLoader):
             return Documents(starts[keep], ends[keep])
 
         return scan
-
-    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows:
-        ids = self._read(self._stream, plans, self._boundary, self._boundary)
-        if self._mask_stream is not None:
-            return Rows(ids, self._read(self._mask_stream, plans, 0, 0))
-        mask = np.ones(ids.shape, np.uint8)
-        for row, plan in zip(mask, plans, strict=True):
-            row[sum(length for _, length in plan) :] = 0
-        return Rows(ids, mask)
 
 
 def _any_counts(mask: TokenStream, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

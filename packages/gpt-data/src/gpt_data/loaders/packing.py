@@ -5,7 +5,6 @@ Source: nanochat's BOS-aligned best-fit loader (spec scaling_midtrain_chat §4a,
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -93,18 +92,34 @@ class Packer:
     long_documents: what becomes of one longer than a row when it enters the buffer. `wait`: it never fits, and waits
     there until it is the shortest; `cut`: to a row's length; `split`: into pieces of that, each begins with the last
     token of the one before, so no target is lost.
+    apart: a row ends with the last document of an epoch, and does not go on with the first of the next.
     """
 
     def __init__(
-        self, feed: DocumentFeed, capacity: int, buffer: int, crop: bool, long_documents: LongDocuments = "wait"
+        self,
+        feed: DocumentFeed,
+        capacity: int,
+        buffer: int,
+        crop: bool,
+        long_documents: LongDocuments = "wait",
+        apart: bool = False,
     ) -> None:
         self.feed, self.capacity, self.buffer, self.crop = feed, capacity, buffer, crop
-        self.long_documents = long_documents
+        self.long_documents, self.apart = long_documents, apart
         self.epoch = feed.place.epoch
         """Of the documents in the buffer."""
         self.rows = self.used = self.cropped = 0
         """Planned so far: rows, tokens in them, tokens left out."""
         self._keys: list[int] = []  # sorted: (length, start + 1) as one integer
+
+    def batch(self, count: int) -> list[list[tuple[int, int]]]:
+        """The next `count` rows; with `apart` all of one epoch, the ones that it does not fill empty."""
+        self.fill()
+        epoch, rows = self.epoch, []
+        for _ in range(count):
+            self.fill()
+            rows.append([] if self.apart and self.epoch != epoch else self.row())
+        return rows
 
     def row(self) -> list[tuple[int, int]]:
         """The next row: (start, length) of its pieces."""
@@ -112,6 +127,8 @@ class Packer:
         self.fill()
         while gap:
             if not keys:
+                if self.apart and pieces and self.feed.epoch != self.epoch:
+                    break
                 self.fill()
             fitting = bisect_left(keys, (gap + 1) << POSITION_BITS)  # so many fit
             if fitting:
@@ -176,6 +193,8 @@ class PackingLoader(ShardLoader):
 
     Every rank plans all rows, from the lengths of documents alone, and reads its own. So the state, the place in the
     split and the documents in the buffer, fits any number of ranks and any batch size.
+    Of val and test, an epoch takes every document once: its last row, and the rows that fill up its last batch, hold
+    padding that does not count, on some rank perhaps all of it.
     shuffle: another order of the shards in every epoch, drawn by seed; documents of a shard stay in order.
     """
 
@@ -210,9 +229,6 @@ class PackingLoader(ShardLoader):
                 return packer.rows
             packer.row()
 
-    @abstractmethod
-    def _rows(self, plans: list[list[tuple[int, int]]]) -> Rows: ...
-
     def _scanner(self) -> Scanner:
         return Scanner(self.dataset, self.split, virtual_start=True)
 
@@ -223,12 +239,19 @@ class PackingLoader(ShardLoader):
         scanner = self._scanner()
         self._boundary = scanner.boundary.id
         feed = DocumentFeed(scanner, place, self._order, self._scan(scanner), self.nothing)
-        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.long_documents)
+        apart = self.split != "train"
+        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.long_documents, apart)
 
     def next_rows(self) -> Rows:
         rows, first = self.device_batch_size, self.rank * self.device_batch_size
-        plans = [self._packer.row() for _ in range(self.world_size * rows)]
-        return self._rows(plans[first : first + rows])
+        plans = self._packer.batch(self.world_size * rows)[first : first + rows]
+        ids = self._read(self._stream, plans, self._boundary, self._boundary)
+        if self._mask_stream is not None:
+            return Rows(ids, self._read(self._mask_stream, plans, 1, 0))
+        mask = np.ones(ids.shape, np.uint8)
+        for row, plan in zip(mask, plans, strict=True):
+            row[sum(length for _, length in plan) :] = 0
+        return Rows(ids, None if mask.all() else mask)
 
     def _read(self, stream: TokenStream, plans: list[list[tuple[int, int]]], imagined: int, padding: int) -> np.ndarray:
         """(B, T+1): the pieces of every row; imagined: what stands at -1; padding: what follows the last piece."""
