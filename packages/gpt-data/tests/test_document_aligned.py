@@ -331,6 +331,47 @@ def test_a_shard_that_shrinks_is_an_error_and_never_garbage(make_documents, left
         document_aligned(made.path, 4, 1)
 
 
+def test_after_a_failed_read_the_same_batch_is_tried_again(make_documents):
+    made = make_documents({"train": [joined(documents([5, 9, 3, 12, 7] * 8))], "val": [np.arange(20)]})
+    path = made.path / "train_000000.bin"
+    whole = path.read_bytes()
+    expected = take(document_aligned(made.path, 4, 2, prefetch=0).train, 4)
+    for size in (0, 40, 100):
+        train = document_aligned(made.path, 4, 2, prefetch=0).train
+        batches = take(train, 1)
+        path.write_bytes(whole[:size])
+        state = train.state_dict()
+        for _ in range(2):
+            with pytest.raises(DatasetError, match="ends at byte"):
+                while True:
+                    batches += take(train, 1)
+                    state = train.state_dict()
+        assert train.state_dict() == state
+        path.write_bytes(whole)
+        assert batches + take(train, 4 - len(batches)) == expected
+
+
+def test_what_counts_and_what_is_cut_is_part_of_a_state(make_documents):
+    ids = joined(documents([4, 5, 6] * 9))
+    masks = {"train": [ids % 2], "val": [ids % 2]}
+    masked, plain = (
+        make_documents({"train": [ids], "val": [ids]}, masks=masks),
+        make_documents({"train": [ids], "val": [ids]}),
+    )
+
+    def build(made, **options):
+        return document_aligned(made.path, 4, 2, prefetch=0, **options)
+
+    for first, second in (("all", "mask"), ("mask", "all")):
+        for split in ("train", "val"):
+            state = getattr(build(masked, loss_on=first), split).state_dict()
+            with pytest.raises(ValueError, match=f"loss_on = '{first}', the loader has '{second}'"):
+                getattr(build(masked, loss_on=second), split).load_state_dict(state)
+    build(plain, loss_on="all").train.load_state_dict(build(plain).train.state_dict())  # nothing to leave out
+    with pytest.raises(ValueError, match="cut = True, the loader has False"):
+        build(plain, cut_validation=False).val.load_state_dict(build(plain).val.state_dict())
+
+
 def test_a_state_of_another_stream_is_refused(make_documents):
     made = make_documents({"train": [joined(documents([3] * 30))], "val": [np.arange(50)]})
     splits = document_aligned(made.path, 4, 2, prefetch=0)

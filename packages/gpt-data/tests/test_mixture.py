@@ -240,6 +240,8 @@ def test_a_state_of_another_mixture_is_refused(three):
         ({"slots": None}, "no `slots`"),
         ({"counts": [1, 0, 0]}, "gave .1, 0, 0. of 0 rows"),
         ({"states": []}, "of 3 sources"),
+        ({"counts": ["x", 0, 0]}, "counts = .*expected how many rows"),
+        ({"counts": [1, -1, 0]}, "counts = .*expected how many rows"),
         ({"states": [{}, {}, {}]}, "source '.*': this loader state has"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -258,3 +260,20 @@ def test_shares_of_packed_loaders_in_yaml(make_documents):
     alone = best_fit(made.path, 8, 1, buffer=7, long_documents="cut", prefetch=0).train
     assert torch.equal(next(train).inputs, torch.cat([next(alone).inputs for _ in range(3)]))
     assert packed_chat(made.path, 8, 1).val.batch_shape == (1, 8)
+
+
+def test_a_refused_state_moves_no_source(three):
+    train, other = (mixture(weighted(three, [1, 1, 1]), 8, 4, prefetch=0).train for _ in range(2))
+    take(train, 5)
+    here, there = train.state_dict(), other.state_dict()
+    for own in ({}, 5, None):
+        with pytest.raises(ValueError, match=r"source .*documents"):
+            train.load_state_dict(there | {"states": [*there["states"][:2], own]})
+        assert train.state_dict() == here
+
+
+def test_what_is_made_ahead_is_not_counted(three):
+    ahead, alone = (mixture(weighted(three, [1, 1, 1]), 8, 4, prefetch=depth).train for depth in (3, 0))
+    for _ in range(4):
+        next(ahead), next(alone)
+        assert ahead.loader.stats(ahead.state_dict()) == alone.stats()

@@ -246,13 +246,13 @@ def test_a_larger_buffer_crops_less(make_documents):
     fractions = []
     for buffer in (1, 10, 300):
         train = best_fit(made.path, 64, 4, buffer=buffer, long_documents="cut", prefetch=0).train
-        assert train.cropped_fraction == 0
+        assert train.cropped_fraction() == 0
         for _ in range(100):
             next(train)
         again = best_fit(made.path, 64, 4, buffer=buffer, long_documents="cut", prefetch=0).train
         again.load_state_dict(train.state_dict())
-        assert again.cropped_fraction == train.cropped_fraction > 0
-        fractions.append(train.cropped_fraction)
+        assert again.cropped_fraction() == train.cropped_fraction() > 0
+        fractions.append(train.cropped_fraction())
     assert fractions == sorted(fractions, reverse=True) and fractions[-1] < fractions[0] - 0.1
 
 
@@ -315,3 +315,33 @@ def test_a_shard_that_shrinks_is_an_error_and_never_garbage(make_documents, left
         file.truncate(left)
     with pytest.raises(DatasetError, match=f"train_000000.bin: ends at byte {left}"):
         next(train)
+
+
+def test_what_is_made_ahead_is_not_counted(make_documents):
+    made = make_documents({"train": parts_of([[5, 9, 3, 14, 2] * 8]), "val": [np.zeros(99)]})
+    ahead, alone = (best_fit(made.path, 6, 2, buffer=3, prefetch=depth).train for depth in (3, 0))
+    for _ in range(4):
+        next(ahead), next(alone)
+        assert ahead.loader.cropped_fraction(ahead.state_dict()) == alone.cropped_fraction()
+
+
+def test_after_a_failed_read_the_same_batch_is_tried_again(make_documents, monkeypatch):
+    """No document is left out or doubled, whether the scan or the reading of rows failed."""
+    monkeypatch.setattr(documents_module, "BLOCK_TOKENS", 16)
+    made = make_documents({"train": parts_of([[5, 9, 3, 14, 2] * 8]), "val": [np.zeros(99)]})
+    path = made.path / "train_000000.bin"
+    whole = path.read_bytes()
+    expected = rows_of(best_fit(made.path, 6, 2, buffer=3, prefetch=0).train, 40)
+    train = best_fit(made.path, 6, 2, buffer=3, prefetch=0).train
+    rows, failures = rows_of(train, 2), 0
+    for size in range(0, len(whole) + 1, 2):
+        path.write_bytes(whole[:size])
+        before = train.state_dict()
+        try:
+            rows.extend(rows_of(train, 2))
+        except DatasetError:
+            failures += 1
+            assert train.state_dict() == before
+    while len(rows) < 40:
+        rows.extend(rows_of(train, 2))
+    assert failures > 5 and rows[:40] == expected

@@ -67,8 +67,12 @@ class BestFit(PackingLoader):
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "long_documents": self.long_documents}
 
-    @property
-    def cropped_fraction(self) -> float:
-        """Of the tokens of all documents taken so far, by all ranks: the share that was left out."""
-        taken = self._packer.used + self._packer.cropped
-        return self._packer.cropped / taken if taken else 0.0
+    def cropped_fraction(self, state: dict[str, Any] | None = None) -> float:
+        """Of the tokens of all documents taken so far, by all ranks: the share that was left out.
+
+        state: of this loader, default as it is now. While it is prefetched it is ahead of what was handed out; then
+        give that state: `train.loader.cropped_fraction(train.state_dict())`.
+        """
+        counts = self._packer.state_dict() if state is None else state
+        taken = counts["used"] + counts["cropped"]
+        return counts["cropped"] / taken if taken else 0.0

@@ -157,15 +157,16 @@ class DocumentAligned(PackedLoader):
             )
 
     def __next__(self) -> Batch:
-        pieces = self._take()
-        return self._batch(self._rows(pieces), pieces.ends_in_row()[:-1])
+        place = self._walk.place
+        try:
+            pieces = self._walk.take(self.rank, self.world_size, self.tokens + 1, self.max_document)
+            return self._batch(self._rows(pieces), pieces.ends_in_row()[:-1])
+        except BaseException:
+            self._walk = self._new_walk(place)  # the next `next` tries the same batch, and leaves out no document
+            raise
 
     def next_rows(self) -> Rows:
-        """(1, n+1): the tokens of the batch, without their boundaries."""
-        return self._rows(self._take())
-
-    def _take(self) -> Pieces:
-        return self._walk.take(self.rank, self.world_size, self.tokens + 1, self.max_document)
+        raise NotImplementedError("batches of whole documents have boundaries, which rows do not tell")
 
     def _rows(self, pieces: Pieces) -> Rows:
         ids = read_pieces(self._stream, pieces, self.tokens + 1)
@@ -248,7 +249,7 @@ class DocumentWindows(PackedLoader, WholeEpochs, IndexedLoader):
         return self._batch(rows, cut_longer(starts, self.tokens, self.context_length) if self.cut else starts)
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "device_batch_size": self.device_batch_size}
+        return {**super().identity(), "device_batch_size": self.device_batch_size, "cut": self.cut}
 
 
 def cut_longer(starts: np.ndarray, tokens: int, longest: int) -> np.ndarray:

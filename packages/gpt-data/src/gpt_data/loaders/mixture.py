@@ -141,12 +141,17 @@ class Mixture(Loader):
         masks = [np.ones(rows.ids.shape, np.uint8) if rows.mask is None else rows.mask for rows in taken]
         return Rows(ids, np.concatenate(masks))
 
-    def stats(self) -> list[dict[str, Any]]:
-        """For every source its `name`, `rows` of all ranks so far, their `share`, and the `probability` of a row."""
-        total = max(self._slots, 1)
+    def stats(self, state: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """For every source its `name`, `rows` of all ranks so far, their `share`, and the `probability` of a row.
+
+        state: of this loader, default as it is now. While it is prefetched it is ahead of what was handed out; then
+        give that state: `train.loader.stats(train.state_dict())`.
+        """
+        slots, counts = (self._slots, self._counts) if state is None else (state["slots"], state["counts"])
+        total = max(slots, 1)
         return [
             {"name": part.name, "rows": count * self.world_size, "share": count / total, "probability": part.share}
-            for part, count in zip(self.parts, self._counts, strict=True)
+            for part, count in zip(self.parts, counts, strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,12 +163,17 @@ class Mixture(Loader):
         slots, counts, states = (state.get(name) for name in ("slots", "counts", "states"))
         if not isinstance(slots, int) or not isinstance(counts, list) or not isinstance(states, list):
             raise ValueError("this loader state has no `slots`, `counts` and `states` of a mixture's sources.")
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"this loader state has counts = {counts!r}, expected how many rows each source gave.")
         if sum(counts) != slots or not len(counts) == len(states) == len(self.parts):
             raise ValueError(f"this loader state is of {len(counts)} sources that gave {counts} of {slots} rows.")
-        for part, own in zip(self.parts, states, strict=True):
+        before = [part.loader.state_dict() for part in self.parts]
+        for number, (part, own) in enumerate(zip(self.parts, states, strict=True)):
             try:
                 part.loader.load_state_dict(own)
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError) as error:
+                for moved, place in zip(self.parts[:number], before, strict=False):
+                    moved.loader.load_state_dict(place)
                 raise ValueError(f"source {part.name!r}: {error}") from error
         self._slots, self._counts = slots, list(counts)
 

@@ -243,6 +243,14 @@ class PackingLoader(ShardLoader):
         return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.long_documents, apart)
 
     def next_rows(self) -> Rows:
+        before = self._packer.state_dict()
+        try:
+            return self._next_rows()
+        except BaseException:
+            self._go_to(before)  # the next `next` tries the same batch: no document is left out or doubled
+            raise
+
+    def _next_rows(self) -> Rows:
         rows, first = self.device_batch_size, self.rank * self.device_batch_size
         plans = self._packer.batch(self.world_size * rows)[first : first + rows]
         ids = self._read(self._stream, plans, self._boundary, self._boundary)
@@ -273,6 +281,9 @@ class PackingLoader(ShardLoader):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.check_identity(state)
+        self._go_to(state)
+
+    def _go_to(self, state: dict[str, Any]) -> None:
         packer = self._new_packer(place_from(state, len(self._stream.starts) - 1))
         packer.load_state_dict(state)
         self._packer = packer

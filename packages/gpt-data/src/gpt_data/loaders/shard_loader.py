@@ -55,8 +55,8 @@ class ShardLoader(Loader):
         return f"{self.dataset.path}, split {self.split!r}"
 
     def identity(self) -> dict[str, Any]:
-        loss = {} if self._mask_stream is None else {"loss_on": "mask"}
-        return {"dataset": self._digest, "split": self.split, **super().identity(), **loss}
+        identity = {"dataset": self._digest, "split": self.split, **super().identity()}
+        return {**identity, "loss_on": "all" if self._mask_stream is None else "mask"}
 
 
 class IndexedLoader(CountedLoader, ShardLoader):
