@@ -291,6 +291,21 @@ def test_delayed_scales_of_the_module():
     assert torch.equal(restored(x), module(x))
 
 
+def test_module_compiles_to_one_graph_and_keeps_its_history():
+    module = FP8Linear(48, 64, scaling=FP8Scaling(x="delayed"), backend="emulated").to(random(1).device)
+    twin = copy.deepcopy(module)
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    for scale in (1.0, 2.0):
+        x = random(4, 48, scale=scale)
+        results = [m(x) for m in (compiled, twin)]
+        torch.testing.assert_close(*results)
+        grads = [
+            torch.autograd.grad(y.square().sum(), m.weight)[0] for y, m in zip(results, (module, twin), strict=True)
+        ]
+        torch.testing.assert_close(*grads)
+    assert module.x_amax.count_nonzero() == 2 and torch.equal(module.x_amax, twin.x_amax)
+
+
 def test_module_trains_as_the_full_precision_one():
     torch.manual_seed(0)
     exact = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 16))
