@@ -88,6 +88,18 @@ def test_kernels(M, D, F, O, dtype):  # noqa: E741
 
 @triton
 @pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("M", "K", "N"), [(1, 8, 8), (33, 40, 72), (70, 64, 128)])
+def test_pointers_and_descriptors_give_the_same(M, K, N, dtype):
+    from gpt_kernels.triton.relu2_mlp import linear_relu2
+
+    a, b = random(M, K, dtype=dtype), random(N, K, dtype=dtype, seed=1)
+    post = linear_relu2(a, b)
+    assert torch.equal(linear_relu2(a, b, described=False), post)
+    assert torch.equal(linear_relu2(a, b, post, described=False), linear_relu2(a, b, post))
+
+
+@triton
+@pytest.mark.parametrize("dtype", HALVES)
 def test_kernels_are_as_accurate_as_separate_steps(dtype):
     tensors, grad = arguments((70, 64), 128, 64, dtype)
     exact = gradients(relu2_mlp_reference, tensors, grad, torch.float64)
@@ -144,17 +156,20 @@ def test_kernel_compiles_for_gpus(sm, tiles, room, backward):
     BM, BN, BK, warps, stages = tiles
     pieces = {"a": (BM, BK), "b": (BN, BK), "post": (BM, BN // 2), "out": (BM, BN // 2)}
     signature = {name: f"tensordesc<bf16[{rows},{columns}]>" for name, (rows, columns) in pieces.items()}
-    signature |= dict.fromkeys("MNK", "i32:16")
+    if sm < 90:
+        signature = dict.fromkeys(pieces, "*bf16:16")
     made = compile_for(
         "gpt_kernels.triton.relu2_mlp:relu2_kernel",
-        signature,
-        {"BACKWARD": backward, "BM": BM, "BN": BN, "BK": BK, "GROUP": 8},
+        signature | dict.fromkeys("MNK", "i32:16"),
+        {"BACKWARD": backward, "BM": BM, "BN": BN, "BK": BK, "GROUP": 8, "DESCRIBED": sm >= 90},
         sm,
         num_warps=warps,
-        num_stages=stages - backward,
+        num_stages=stages - (backward and sm >= 90),
     )
     assert made.cubin_bytes and 0 < made.shared_bytes <= room
+    assert made.shared_bytes >= (stages - 1) * (BM + BN) * BK * 2  # loads are under way while products are made
     assert ("wgmma" if sm == 90 else "mma.sync") in made.ptx
+    assert ("cp.async.bulk.tensor" if sm == 90 else "cp.async.cg") in made.ptx
 
 
 @pytest.mark.gpu

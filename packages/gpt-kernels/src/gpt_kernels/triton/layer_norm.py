@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .layout import empty_rows_like, on_device_of, processors, row_tiles, with_strides_of
+from .layout import empty_rows_like, on_device_of, row_tiles, summing_row_tiles, with_strides_of
 
 
 @triton.jit
@@ -127,10 +127,11 @@ def layer_norm_backward(
     if not M:
         return grad_x, _empty(x, weight, wants[0]).zero_(), _empty(x, bias, wants[1]).zero_()
     grad, x = with_strides_of(grad, grad_x), with_strides_of(x, grad_x)
-    BM, BN, warps = row_tiles(M, N)
-    programs = triton.cdiv(M, BM)
-    if any(wants):  # few programs, hence few partial sums
-        programs = min(programs, 4 * processors(x.device))
+    if any(wants):
+        BM, BN, warps, programs = summing_row_tiles(M, N, x.device)
+    else:
+        BM, BN, warps = row_tiles(M, N)
+        programs = triton.cdiv(M, BM)
     partial = [x.new_empty(programs if want else 0, N, dtype=torch.float32) for want in wants]
     with on_device_of(x):
         backward_kernel[(programs,)](

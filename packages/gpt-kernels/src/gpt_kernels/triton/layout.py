@@ -36,6 +36,16 @@ def row_tiles(rows: int, columns: int) -> tuple[int, int, int]:
     return height, width, min(max(height * width // 1024, 1), 16)
 
 
+def summing_row_tiles(rows: int, columns: int, device: torch.device) -> tuple[int, int, int, int]:
+    """The same, and how many programs, for kernels that also keep sums over the rows they take: half the values a tile
+    and twice the warps, for registers; as many programs as are resident at once, so that all end together."""
+    width = triton.next_power_of_2(columns)
+    height = max(1, min(2048 // width, triton.next_power_of_2(rows)))
+    warps = min(max(height * width // 512, 1), 16)
+    resident = max(1, 8192 // (height * width))
+    return height, width, warps, min(triton.cdiv(rows, height), min(resident, 4) * processors(device))
+
+
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; 2 for the interpreter, so that tests see programs that take several tiles."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2

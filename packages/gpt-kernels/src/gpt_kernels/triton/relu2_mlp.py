@@ -4,8 +4,10 @@
     backward  pre' = (grad downᵀ) · 2 √post                 the same kernel with another epilogue, then three products
 
 Both factors of either product have the summed dimension last, which is how tensor cores read them. Programs stay: as
-many as the GPU has multiprocessors, each takes tile after tile and loads the next while it stores the last. Loads and
-stores go through tensor descriptors (Hopper's copy engine; plain loads before it), which mind the edges.
+many as the GPU has multiprocessors, each takes tile after tile and loads the next while it stores the last.
+
+From Hopper on loads and stores go through tensor descriptors, for which it has an engine that also minds the edges.
+Before it Triton would take descriptors apart into loads that wait for each other: there the kernel has pointers.
 
 Dimensions: M rows, N hidden, K summed; in the operators M rows, D channels in, F hidden, O channels out.
 """
@@ -37,8 +39,10 @@ def relu2_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
     GROUP: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
-    """a (M, K), b (N, K), post and out (M, N): descriptors of tiles (BM, BK), (BN, BK), (BM, BN / 2) and the same.
+    """a (M, K), b (N, K), post and out (M, N), all contiguous: pointers, or with DESCRIBED descriptors of tiles
+    (BM, BK), (BN, BK), (BM, BN / 2) and the same.
 
     out = relu(a bᵀ)², or with BACKWARD (a bᵀ) · 2 √post. Tiles are taken GROUP rows of them at a time, so that those
     under way together share their factors in the L2 cache.
@@ -50,18 +54,37 @@ def relu2_kernel(
         top = (group * GROUP + tile % (GROUP * columns) % height) * BM
         left = (tile % (GROUP * columns) // height) * BN
         sum_MN = tl.zeros((BM, BN), tl.float32)
-        for k in range(tl.cdiv(K, BK)):
-            sum_MN = tl.dot(a.load([top, k * BK]), b.load([left, k * BK]).T, sum_MN)
+        if DESCRIBED:
+            for k in range(tl.cdiv(K, BK)):
+                sum_MN = tl.dot(a.load([top, k * BK]), b.load([left, k * BK]).T, sum_MN)
+        else:  # beyond the edge the first rows are read again: they are not stored
+            depth = tl.arange(0, BK)
+            a_at = a + ((top + tl.arange(0, BM)) % M).to(tl.int64)[:, None] * K + depth[None, :]
+            b_at = b + ((left + tl.arange(0, BN)) % N).to(tl.int64)[:, None] * K + depth[None, :]
+            for k in range(tl.cdiv(K, BK)):
+                rest = (depth < K - k * BK)[None, :]
+                a_MK, b_NK = tl.load(a_at, mask=rest, other=0.0), tl.load(b_at, mask=rest, other=0.0)
+                sum_MN = tl.dot(a_MK, b_NK.T, sum_MN)
+                a_at += BK
+                b_at += BK
         # In two halves: the epilogue needs half the registers and half the shared memory.
         halves = tl.split(tl.permute(tl.reshape(sum_MN, (BM, 2, BN // 2)), (0, 2, 1)))
+        row = (top + tl.arange(0, BM)).to(tl.int64)
         for half in tl.static_range(2):
-            at = left + half * (BN // 2)
+            first = left + half * (BN // 2)
+            column = first + tl.arange(0, BN // 2)
+            at = row[:, None] * N + column[None, :]
+            inside = (row < M)[:, None] & (column < N)[None, :]
             if BACKWARD:
-                value = halves[half] * (2 * tl.sqrt(post.load([top, at]).to(tl.float32)))
+                post_MN = post.load([top, first]) if DESCRIBED else tl.load(post + at, mask=inside, other=0.0)
+                value = halves[half] * (2 * tl.sqrt(post_MN.to(tl.float32)))
             else:
                 value = tl.maximum(halves[half], 0)
                 value = value * value
-            out.store([top, at], value.to(out.dtype))
+            if DESCRIBED:
+                out.store([top, first], value.to(out.dtype))
+            else:
+                tl.store(out + at, value.to(out.dtype.element_ty), mask=inside)
 
 
 def tiles_for(device: torch.device, backward: bool) -> Tiles:
@@ -71,34 +94,40 @@ def tiles_for(device: torch.device, backward: bool) -> Tiles:
     room = shared_memory(device)
     if room >= 220_000:
         return Tiles(128, 256, 64, 8, 3 if backward else 4)
-    return Tiles(128, 128, 64, 8, 3) if room >= 160_000 else Tiles(128, 128, 32, 4, 3)
+    return Tiles(128, 128, 64, 8, 3) if room >= 160_000 else Tiles(128, 128, 32, 8, 3)
 
 
-def linear_relu2(a_MK: Tensor, b_NK: Tensor, post_MN: Tensor | None = None) -> Tensor:
-    """relu(a bᵀ)²; with post, (a bᵀ) · 2 √post. 16-bit floats, N and K multiples of 8."""
+def has_copy_engine(device: torch.device) -> bool:
+    """Hopper and later; the interpreter does descriptors too."""
+    return device.type != "cuda" or torch.cuda.get_device_properties(device).major >= 9
+
+
+def linear_relu2(a_MK: Tensor, b_NK: Tensor, post_MN: Tensor | None = None, *, described: bool | None = None) -> Tensor:
+    """relu(a bᵀ)²; with post, (a bᵀ) · 2 √post. 16-bit floats, N and K multiples of 8. `described` is for tests."""
     (M, K), N = a_MK.shape, b_NK.shape[0]
     a_MK, b_NK = _aligned(a_MK), _aligned(b_NK)
     out_MN = a_MK.new_empty(M, N)
     if not out_MN.numel():
         return out_MN
-    tiles = tiles_for(a_MK.device, post_MN is not None)
+    device, backward = a_MK.device, post_MN is not None
+    tiles = tiles_for(device, backward)
+    described = has_copy_engine(device) if described is None else described
     half = [tiles.M, tiles.N // 2]
-    out = TensorDescriptor.from_tensor(out_MN, half)
+    operands = [(a_MK, [tiles.M, tiles.K]), (b_NK, [tiles.N, tiles.K])]
+    operands += [(out_MN if post_MN is None else post_MN, half), (out_MN, half)]
     with on_device_of(a_MK):
-        programs = min(processors(a_MK.device), triton.cdiv(M, tiles.M) * triton.cdiv(N, tiles.N))
+        programs = min(processors(device), triton.cdiv(M, tiles.M) * triton.cdiv(N, tiles.N))
         relu2_kernel[(programs,)](
-            TensorDescriptor.from_tensor(a_MK, [tiles.M, tiles.K]),
-            TensorDescriptor.from_tensor(b_NK, [tiles.N, tiles.K]),
-            out if post_MN is None else TensorDescriptor.from_tensor(post_MN, half),
-            out,
+            *(TensorDescriptor.from_tensor(tensor, block) if described else tensor for tensor, block in operands),
             M,
             N,
             K,
-            BACKWARD=post_MN is not None,
+            BACKWARD=backward,
             BM=tiles.M,
             BN=tiles.N,
             BK=tiles.K,
             GROUP=8,
+            DESCRIBED=described,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .layout import empty_rows_like, on_device_of, processors, row_tiles, with_strides_of
+from .layout import empty_rows_like, on_device_of, row_tiles, summing_row_tiles, with_strides_of
 
 
 @triton.jit
@@ -100,10 +100,11 @@ def rms_norm_backward(
     if not M:
         return grad_x, _empty_weight(x, weight, wants_weight).zero_()
     grad, x = with_strides_of(grad, grad_x), with_strides_of(x, grad_x)
-    BM, BN, warps = row_tiles(M, N)
-    programs = triton.cdiv(M, BM)
-    if wants_weight:  # few programs, hence few partial sums
-        programs = min(programs, 4 * processors(x.device))
+    if wants_weight:
+        BM, BN, warps, programs = summing_row_tiles(M, N, x.device)
+    else:
+        BM, BN, warps = row_tiles(M, N)
+        programs = triton.cdiv(M, BM)
     partial = x.new_empty(programs if wants_weight else 0, N, dtype=torch.float32)
     with on_device_of(x):
         backward_kernel[(programs,)](
