@@ -19,7 +19,6 @@ VOCAB, CONTEXT, BATCH = 17, 8, 2
 class ToyBatch:
     inputs: Tensor
     targets: Tensor
-    cu_seqlens: Tensor | None = None
 
     def to(self, device, non_blocking=False):
         return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))

@@ -47,7 +47,7 @@ def evaluate(
     for _ in range(share):
         batch = next(data).to(distributed.device, non_blocking=True)
         with autocast():
-            sums = forward(batch.inputs, batch.targets, batch.cu_seqlens)
+            sums = forward(batch.inputs, batch.targets, getattr(batch, "cu_seqlens", None))
         totals += torch.stack([sums.loss, loss.count(batch.targets), sums.correct, sums.items]).double()
     reshard(forward)
     forward.train(was_training)

@@ -72,7 +72,7 @@ def train(
                 batch = batch.to(distributed.device, non_blocking=True)
                 with gradient_sync(forward, last=i == len(batches) - 1):
                     with autocast():
-                        sums = forward(batch.inputs, batch.targets, batch.cu_seqlens)
+                        sums = forward(batch.inputs, batch.targets, getattr(batch, "cu_seqlens", None))
                     state.scaler.scale(sums.objective * scale).backward()
                 result.loss_sum = result.loss_sum.to(sums.loss.device) + sums.loss
 

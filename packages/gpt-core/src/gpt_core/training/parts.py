@@ -136,4 +136,4 @@ def _first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, T
     position = data.state_dict()
     batch = next(data).to(device)
     data.load_state_dict(position)
-    return batch.inputs, batch.targets, batch.cu_seqlens
+    return batch.inputs, batch.targets, getattr(batch, "cu_seqlens", None)

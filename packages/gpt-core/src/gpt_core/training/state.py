@@ -18,12 +18,11 @@ Status = Literal["running", "completed", "interrupted"]
 class Batch(Protocol):
     """What a loader yields: inputs (B, T) and targets (B, T) of token ids, -1 where no target counts.
 
-    cu_seqlens: None, or the documents of one packed row, (D+1,) int32.
+    May have `cu_seqlens`: the documents of one packed row, (D+1,) int32, or None.
     """
 
     inputs: Tensor
     targets: Tensor
-    cu_seqlens: Tensor | None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Self: ...
 
