@@ -1,5 +1,6 @@
 """Document-aligned batches are the speedrun's, batch by batch, at any number of ranks, and resume exactly."""
 
+import dataclasses
 import itertools
 import json
 import threading
@@ -286,13 +287,41 @@ def test_sizes_of_a_damaged_state_are_refused(make_documents, resized):
 def test_too_many_documents_say_what_to_raise(make_documents):
     made = make_documents({"train": [joined(documents([2] * 400))], "val": [np.zeros(400)]})
     splits = document_aligned(made.path, 150, 2, prefetch=0)
-    for loader, count in ((splits.train, 151), (splits.val, 300)):
-        with pytest.raises(DatasetError, match=rf"has {count - 1 if loader is splits.train else count} documents"):
+    for loader, needed, give in ((splits.train, 152, 256), (splits.val, 302, 384)):
+        with pytest.raises(
+            DatasetError, match=rf"are {needed} numbers.*room for 128\. Give max_documents={give} or more"
+        ):
             next(loader)
+        short, exact = (document_aligned(made.path, 150, 2, max_documents=m, prefetch=0) for m in (needed - 1, needed))
+        with pytest.raises(DatasetError, match="Give max_documents"):
+            next(short.train if loader is splits.train else short.val)
+        batch = next(exact.train if loader is splits.train else exact.val)
+        assert batch.cu_seqlens[-1] == 300
     roomy = document_aligned(made.path, 150, 2, max_documents=400, prefetch=0)
     assert len(next(roomy.train).cu_seqlens) == len(next(roomy.val).cu_seqlens) == 400
     with pytest.raises(ValueError, match="max_documents is 1, expected at least 2"):
         document_aligned(made.path, 150, 2, max_documents=1)
+
+
+@pytest.mark.parametrize(("length", "room"), [(2, 384), (20, 128), (671, 128)])
+def test_short_documents_get_room(make_documents, length, room):
+    """Twice the average, from what the dataset says of itself; a user need not know it before the run."""
+    ids = joined(documents([length] * 900))
+    made = make_documents({"train": [ids], "val": [ids]}, vocab_size=1_000_000)
+    splits = {name: dataclasses.replace(split, documents=900) for name, split in made.splits.items()}
+    dataclasses.replace(made, splits=splits).save()
+    opened = document_aligned(made.path, 150, 2, prefetch=0)
+    assert len(next(opened.train).cu_seqlens) == len(next(opened.val).cu_seqlens) == room
+
+
+@pytest.mark.parametrize(("rows", "length"), [(8, 128), (16, 128), (24, 256), (128, 896)])
+def test_documents_of_the_web_get_upstreams_room(make_documents, rows, length):
+    """FineWeb: 671 tokens of GPT-2's per document."""
+    ids = joined([d % 60_000 for d in documents([671] * 400)])
+    made = make_documents({"train": [ids], "val": [ids]})
+    splits = {name: dataclasses.replace(split, documents=400) for name, split in made.splits.items()}
+    dataclasses.replace(made, splits=splits).save()
+    assert document_aligned(made.path, 2048, rows, prefetch=0).train.lengths == length
 
 
 def test_a_dataset_without_documents_is_explained(make_documents):

@@ -25,6 +25,8 @@ from .shard_loader import IndexedLoader, LossOn, ShardLoader
 from .splits import Splits
 
 LENGTHS_MULTIPLE = 128
+HEADROOM = 2
+"""So many times the average number of documents fit into a batch; more in one is an error."""
 
 
 def document_aligned(
@@ -46,7 +48,8 @@ def document_aligned(
     dataset, context_length (T), device_batch_size (B), data_root, loss_on, prefetch: as for `random_windows`; seed is
     of no effect, documents come in file order.
     max_document: tokens of a document that are used, what is beyond is left out; default T.
-    max_documents: length of `cu_seqlens`; default n // 300 or 4·B, whichever is more, up to a multiple of 128.
+    max_documents: length of `cu_seqlens`, which holds one document less; default the largest of n // 300 (upstream's),
+    4·B and twice the documents that n tokens of the split have on average, up to a multiple of 128.
     cut_validation: documents of val and test that are longer than T are cut in `cu_seqlens` (no token is left out), so
     that a model made for T takes them; False: as upstream, documents of any length.
     """
@@ -84,17 +87,21 @@ class PackedLoader(ShardLoader):
         """The fixed length of `cu_seqlens`."""
         if self.max_documents is not None:
             return self.max_documents
-        wanted = max(self.tokens // 300, 4 * self.device_batch_size, 1)
+        split = self.dataset.splits[self.split]
+        average = -(-self.tokens * split.documents // split.tokens)
+        wanted = max(self.tokens // 300, 4 * self.device_batch_size, HEADROOM * average)
         return -(-wanted // LENGTHS_MULTIPLE) * LENGTHS_MULTIPLE
 
     def _batch(self, rows: Rows, ends: np.ndarray) -> Batch:
-        """ends: where documents end in the row, the last one included or not."""
+        """ends: where documents end in the row but the last, or where they begin, the first or not."""
         import torch
 
-        if len(ends) >= self.lengths:
+        needed = len(ends) + 2  # 0, and n after the last document
+        if needed > self.lengths:
             raise DatasetError(
-                f"{self.where}: a batch has {len(ends)} documents, cu_seqlens has room for {self.lengths - 1}. Give "
-                f"max_documents={-(-(len(ends) + 1) // LENGTHS_MULTIPLE) * LENGTHS_MULTIPLE} or more."
+                f"{self.where}: the cu_seqlens of a batch are {needed} numbers, one more than documents, and there is "
+                f"room for {self.lengths}. Give max_documents={-(-needed // LENGTHS_MULTIPLE) * LENGTHS_MULTIPLE} or "
+                "more."
             )
         cu_seqlens = np.full(self.lengths, self.tokens, np.int32)
         cu_seqlens[0] = 0
