@@ -41,7 +41,7 @@ def test_every_operation_is_what_it_is_called(operation):
         if operation == "x/y":
             assert z * y % 7 == x
         elif divides:
-            assert z == (x // y if y % 2 else x - y) % 7
+            assert (z * y % 7 == x) if y % 2 else (z == (x - y) % 7)
         else:
             python = operation.replace("^", "**").replace("xy", "x*y")
             assert z == eval(python, {"x": x, "y": y}) % 7

@@ -17,7 +17,6 @@ ROW = 5
 """Tokens of a question: `<|eos|>` x operation y `=`. The sixth is the answer."""
 Numbers = np.ndarray
 RESULTS: dict[str, Callable[[Numbers, Numbers], Numbers]] = {
-    "(x//y)if(y%2==1)else(x-y)": lambda x, y: np.where(y % 2 == 1, x // np.maximum(y, 1), x - y),
     "x+y": lambda x, y: x + y,
     "x-y": lambda x, y: x - y,
     "x^2+xy+y^2": lambda x, y: x**2 + x * y + y**2,
@@ -26,8 +25,10 @@ RESULTS: dict[str, Callable[[Numbers, Numbers], Numbers]] = {
     "x^3+xy": lambda x, y: x**3 + x * y,
     "x^3+xy^2+x": lambda x, y: x**3 + x * y**2 + x,
 }
-"""The other one, `x/y`, is the number z with z * y = x: its equations are made from y and z."""
-WITHOUT_ZERO = ("x/y", "(x//y)if(y%2==1)else(x-y)")
+"""The other two divide: `x/y` is the number z with z * y = x modulo the prime, and `//` is the same (Power et al. write
+`x / y (mod p) if y is odd, otherwise x - y (mod p)`). Their equations are made from y and z."""
+ODD_DIVIDES = "(x//y)if(y%2==1)else(x-y)"
+WITHOUT_ZERO = ("x/y", ODD_DIVIDES)
 """Operations that divide by y, which therefore begins with 1."""
 
 
@@ -67,7 +68,10 @@ def grokking(
 
 
 def equations(prime: int, operation: str) -> np.ndarray:
-    """(N, 6) uint16 ids `<|eos|> x operation y = z` of all x and y below `prime` (y from 1 on where y divides)."""
+    """(N, 6) uint16 ids `<|eos|> x operation y = z` of all x and y below `prime` (y from 1 on where y divides).
+
+    Everything is modulo the prime, also the division `x//y`: the z with z * y = x.
+    """
     if operation not in OPERATIONS:
         raise ValueError(f"operation is {operation!r}, expected one of {', '.join(OPERATIONS)}.")
     tokenizer = GrokkingTokenizer(prime)
@@ -75,7 +79,12 @@ def equations(prime: int, operation: str) -> np.ndarray:
         raise ValueError(f"prime is {prime}, expected one below {(1 << 16) - tokenizer.first_number}.")
     first = int(operation in WITHOUT_ZERO)
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(prime), np.arange(first, prime), indexing="ij"))
-    x, y, z = (x * y, y, x) if operation == "x/y" else (x, y, RESULTS[operation](x, y))
+    if operation == "x/y":
+        x, y, z = x * y, y, x
+    elif operation == ODD_DIVIDES:
+        x, y, z = np.where(y % 2 == 1, x * y, x), y, np.where(y % 2 == 1, x, x - y)
+    else:
+        z = RESULTS[operation](x, y)
     numbers = [tokenizer.first_number + number % prime for number in (x, y, z)]
     end, sign, equals = (np.full(len(x), tokenizer.id_of(s)) for s in ("<|eos|>", operation, "="))
     return np.stack([end, numbers[0], sign, numbers[1], equals, numbers[2]], axis=1).astype(np.uint16)
