@@ -97,6 +97,7 @@ def test_smoltalk_is_taken_as_it_is():
         (mmlu, {**CELL, "answer": 2}, "must be the number of one of 2 choices, got 2"),
         (mmlu, {**CELL, "answer": "B"}, "must be the number of one of 2 choices, got 'B'"),
         (mmlu, {**CELL, "choices": ["one"]}, "needs 2 to 10 choices"),
+        (mmlu, {**CELL, "choices": "one, two"}, "needs 2 to 10 choices"),
         (mmlu, {"train": None}, "needs a text 'question', got None"),
     ],
 )

@@ -77,6 +77,19 @@ def test_documents_are_encoded_as_one_by_one(bpe, texts):
         assert ids.tolist().count(tokenizer.eot_id) == len(texts)
 
 
+@pytest.mark.parametrize("kind", ["bpe", "byte"])
+def test_half_a_surrogate_pair_is_named(bpe, kind):
+    tokenizer = bpe if kind == "bpe" else ByteTokenizer()
+    for encode in (tokenizer.encode_array, lambda text: tokenizer.encode_documents(["fine", text])):
+        with pytest.raises(
+            ValueError, match=r"character 4 of the text is '\\ud800', half.*after 'abc '.*errors="
+        ) as info:
+            encode("abc \ud800 def")
+        assert type(info.value) is ValueError
+    mended = "a \ud83d\ude00 \ud800".encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert tokenizer.decode(tokenizer.encode_array(mended)) == "a \U0001f600 \ufffd"  # as the message advises
+
+
 def test_documents_need_an_end_of_text():
     with pytest.raises(ValueError, match=r"'char' has no end-of-text token.*CharTokenizer\(chars, eot=True\)"):
         CharTokenizer("ab").encode_documents(["a", "b"])

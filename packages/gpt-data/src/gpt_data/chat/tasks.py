@@ -30,7 +30,7 @@ def mmlu(row: Row, style: Literal["letter", "legacy"] = "letter") -> Made:
     """
     row = row["train"] if "question" not in row and isinstance(row.get("train"), Mapping) else row
     question, choices, answer = _text(row, "question"), row.get("choices"), row.get("answer")
-    if not isinstance(choices, Sequence) or not 2 <= len(choices) <= len(LETTERS):
+    if not isinstance(choices, Sequence) or isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
         raise ValueError(f"this row needs 2 to {len(LETTERS)} choices, got {choices!r}.")
     if not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"the answer of this row must be the number of one of {len(choices)} choices, got {answer!r}.")

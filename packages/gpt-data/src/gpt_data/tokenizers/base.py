@@ -77,6 +77,16 @@ def require_eot(tokenizer: Tokenizer) -> int:
     return tokenizer.eot_id
 
 
+def unencodable(error: UnicodeEncodeError, text: str) -> ValueError:
+    """What to raise for a text that is not Unicode: half of a surrogate pair has no UTF-8."""
+    place = error.start
+    return ValueError(
+        f"character {place} of the text is {text[place]!r}, half of a surrogate pair, which no UTF-8 stands for (after "
+        f"{text[max(place - 20, 0) : place]!r}). Read the text with errors='replace', or encode "
+        "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+    )
+
+
 def check_known(tokenizer: Tokenizer, ids: Sequence[int]) -> None:
     """ValueError if one of `ids` is not in the vocabulary; -1, the target that a loss ignores, is in none."""
     if len(ids) and not (min(ids) >= 0 and max(ids) < tokenizer.vocab_size):

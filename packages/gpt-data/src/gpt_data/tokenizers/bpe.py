@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DatasetError
-from .base import check_known, encode_each, write_description
+from .base import check_known, encode_each, unencodable, write_description
 
 EOT = "<|endoftext|>"
 RANKS_FILE = "ranks.tiktoken"
@@ -69,14 +69,20 @@ class BPETokenizer:
         return self._encoding.encode(text, allowed_special="all")
 
     def encode_array(self, text: str) -> np.ndarray:
-        return self._encoding.encode_to_numpy(text, disallowed_special=())
+        try:
+            return self._encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError as error:
+            raise unencodable(error, text) from None
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
         """One call of tiktoken, which holds no interpreter lock while it works."""
         if any(EOT in text for text in texts):  # as plain text: it must not become the token
             return encode_each(self, texts)
         joined = EOT.join([*texts, ""])
-        return self._encoding.encode_to_numpy(joined, allowed_special={EOT}, disallowed_special=())
+        try:
+            return self._encoding.encode_to_numpy(joined, allowed_special={EOT}, disallowed_special=())
+        except UnicodeEncodeError:
+            return encode_each(self, texts)  # says in which text, and where
 
     def decode(self, ids: Sequence[int]) -> str:
         check_known(self, ids)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import check_known, encode_each, write_description
+from .base import check_known, encode_each, unencodable, write_description
 
 SPECIALS = {"<EOS>": 256, "<PAD>": 257, "<UNK>": 258, "<BOS>": 259}
 SPECIAL_TEXT = {i: text for text, i in SPECIALS.items()}
@@ -27,11 +27,11 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for part in SPECIAL_PATTERN.split(text):
-            ids.extend([SPECIALS[part]] if part in SPECIALS else part.encode())
+            ids.extend([SPECIALS[part]] if part in SPECIALS else _utf8(part))
         return ids
 
     def encode_array(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+        return np.frombuffer(_utf8(text), np.uint8).astype(np.uint32)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
         return encode_each(self, texts)
@@ -47,3 +47,10 @@ class ByteTokenizer:
     @classmethod
     def load(cls, folder: Path, content: dict[str, Any]) -> ByteTokenizer:
         return cls()
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise unencodable(error, text) from None
