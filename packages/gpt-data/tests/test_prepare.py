@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -272,8 +274,6 @@ def test_shakespeare_has_nanogpts_numbers(tmp_path):
 
 @pytest.fixture
 def nanogpt(tmp_path):
-    import pickle
-
     folder = tmp_path / "shakespeare_char"
     folder.mkdir()
     chars = "\n abcdé"
@@ -298,8 +298,6 @@ def test_a_nanogpt_folder_is_described_in_place(nanogpt):
 
 
 def test_a_nanogpt_dtype_other_than_uint16_is_understood(nanogpt):
-    import pickle
-
     meta = {"vocab_size": 2, "itos": {0: "x", 1: "y"}, "stoi": {"x": 0, "y": 1}, "dtype": "uint32"}
     (nanogpt / "meta.pkl").write_bytes(pickle.dumps(meta))
     for split in ("train", "val"):
@@ -309,6 +307,9 @@ def test_a_nanogpt_dtype_other_than_uint16_is_understood(nanogpt):
     assert next(random_windows(nanogpt, 4, 1).val).inputs.tolist() == [[0, 1, 0, 1]]
     (nanogpt / "meta.pkl").write_bytes(pickle.dumps(meta | {"dtype": "float16"}))
     with pytest.raises(DatasetError, match="dtype is 'float16', expected one of uint16, uint32"):
+        describe_nanogpt(nanogpt)
+    (nanogpt / "meta.pkl").write_bytes(pickle.dumps(meta | {"dtype": ["uint16"]}))
+    with pytest.raises(DatasetError, match=r"dtype is \['uint16'\], expected one of uint16, uint32"):
         describe_nanogpt(nanogpt)
 
 
@@ -332,7 +333,34 @@ def test_a_pickle_that_would_run_code_is_refused(nanogpt, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"(dp0\n."])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_nanogpt_table_of_any_protocol_is_read(nanogpt, protocol):
+    chars = "".join(map(chr, range(32, 600)))  # more than 256 objects, so that their numbers are long ones
+    meta = {"vocab_size": len(chars), "itos": dict(enumerate(chars)), "stoi": {c: i for i, c in enumerate(chars)}}
+    (nanogpt / "meta.pkl").write_bytes(pickle.dumps(meta, protocol))
+    assert describe_nanogpt(nanogpt).load_tokenizer().decode([0, 33, 567]) == chars[0] + chars[33] + chars[567]
+
+
+@pytest.mark.parametrize("content", [b"]r\xff\xff\xff\x07.", b"]p99999999\n."])
+def test_a_pickle_that_would_take_gigabytes_is_refused(nanogpt, content):
+    (nanogpt / "meta.pkl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DatasetError, match=r"meta\.pkl: is no nanoGPT table.*numbers one of its objects"):
+            describe_nanogpt(nanogpt)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_pickles_of_nested_tuples_are_refused(nanogpt):
+    """As a key, a tuple nested deeply enough would overflow the stack of C."""
+    (nanogpt / "meta.pkl").write_bytes(b"\x80\x04})" + b"\x85" * 10 + b"K\x01s.")
+    with pytest.raises(DatasetError, match="it has the instruction EMPTY_TUPLE, which no table needs"):
+        describe_nanogpt(nanogpt)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"(dp0\n.", b"\x80\x04h\x05."])
 def test_a_damaged_pickle_is_explained(nanogpt, content):
     (nanogpt / "meta.pkl").write_bytes(content)
     with pytest.raises(DatasetError, match=r"meta\.pkl: is no nanoGPT table of characters"):

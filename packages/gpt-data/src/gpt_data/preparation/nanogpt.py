@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,26 @@ def nanogpt_tokenizer(path: str | Path) -> CharTokenizer:
     return _read_meta(Path(path))[0]
 
 
+PLAIN = re.compile(
+    r"PROTO|FRAME|STOP|MARK|(EMPTY_)?(DICT|LIST)|SETITEMS?|APPENDS?|(SHORT_)?BINUNICODE8?|UNICODE|(SHORT_)?BINSTRING|STRING"
+    r"|BININT[12]?|INT|LONG[14]?|(BIN)?FLOAT|NONE|NEWTRUE|NEWFALSE|MEMOIZE|(LONG_)?(BIN)?(PUT|GET)"
+)
+"""Instructions of pickles that make dicts, lists, strings and numbers, and no others."""
+
+
+def _check_plain(content: bytes) -> None:
+    """UnpicklingError if a pickle could run code, or take much more memory than it has bytes."""
+    for instruction, argument, _ in pickletools.genops(content):
+        if instruction.name in ("GLOBAL", "INST"):
+            raise pickle.UnpicklingError(f"it refers to {str(argument).replace(' ', '.')}, which could run code")
+        if not PLAIN.fullmatch(instruction.name):
+            raise pickle.UnpicklingError(f"it has the instruction {instruction.name}, which no table needs")
+        if instruction.name.endswith("PUT") and int(argument or 0) > len(
+            content
+        ):  # CPython makes room for all before it
+            raise pickle.UnpicklingError(f"it numbers one of its objects {argument}, with {len(content)} bytes in all")
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Reads containers, numbers and strings; anything that would run code is an error."""
 
@@ -69,7 +91,9 @@ class _PlainUnpickler(pickle.Unpickler):
 def _read_meta(path: Path) -> tuple[CharTokenizer, str]:
     """The table of characters, and the dtype of the ids (uint16 where the file does not say)."""
     try:
-        meta = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+        content = path.read_bytes()
+        _check_plain(content)
+        meta = _PlainUnpickler(io.BytesIO(content)).load()
         chars = [meta["itos"][i] for i in range(meta["vocab_size"])]
         dtype = meta.get("dtype", "uint16")
     except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -78,6 +102,6 @@ def _read_meta(path: Path) -> tuple[CharTokenizer, str]:
         ) from error
     if not all(isinstance(char, str) and len(char) == 1 for char in chars):
         raise DatasetError(f"{path}: holds entries that are not single characters. Run nanoGPT's prepare.py again.")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise DatasetError(f"{path}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
     return CharTokenizer("".join(chars)), dtype
