@@ -62,10 +62,10 @@ def test_peers_are_looked_up_by_name():
     assert peer("torch", "torch:add", SETTING, lambda f: f) == "torch needs CUDA"
 
 
-def test_sides_are_run_in_turn():
+def test_sides_are_run_in_turn_and_each_comes_first():
     order = []
     median_seconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, 3)
-    assert order == ["a", "b"] * 5
+    assert order == ["a", "b", "b", "a"] * 2 + ["a", "b"]
 
 
 def test_table_and_ceiling():
