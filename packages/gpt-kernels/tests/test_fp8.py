@@ -253,6 +253,7 @@ class Tied(nn.Module):
 
 
 def test_converter_keeps_parameters_and_names():
+    torch.manual_seed(0)
     model = Tied()
     before, state = dict(model.named_parameters()), copy.deepcopy(model.state_dict())
     x = random(16, 32).cpu()
@@ -271,6 +272,7 @@ def test_converter_keeps_parameters_and_names():
 
 def test_delayed_scales_of_the_module():
     scaling = FP8Scaling(x="delayed", weight="delayed", grad=1e-4, history=2, x_headroom=2.0)
+    torch.manual_seed(0)
     module = FP8Linear(48, 64, scaling=scaling, backend="emulated").to(random(1).device)
     x, *_ = arguments(dtype=torch.float32)
     first = module(x)
@@ -281,7 +283,7 @@ def test_delayed_scales_of_the_module():
     old = x.abs().max() * 2 / 448
     expected = fp8_linear(3 * x, weight, module.bias, x_scale=old, backend="emulated")
     torch.testing.assert_close(second, expected)  # saturates beyond twice the old maximum
-    assert second.abs().max() < fp8_linear(3 * x, weight, module.bias, backend="emulated").abs().max()
+    assert (k.quantize(3 * x, old).float().abs() == 448).sum() > 1
     module.eval()
     history = module.x_amax.clone()
     module(x)
@@ -292,6 +294,7 @@ def test_delayed_scales_of_the_module():
 
 
 def test_module_compiles_to_one_graph_and_keeps_its_history():
+    torch.manual_seed(0)
     module = FP8Linear(48, 64, scaling=FP8Scaling(x="delayed"), backend="emulated").to(random(1).device)
     twin = copy.deepcopy(module)
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
