@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,9 @@ SOURCES_FILE = "sources.jsonl"
 OWN_FILES = re.compile(
     rf"{DESCRIPTION_FILE}|{SOURCES_FILE}|{TOKENIZER_FOLDER}|(train|val|test)(_mask)?_\d+\.bin|fineweb_(train|val)_\d+\.bin"
 )
+
+DESCRIBED_IN_PLACE = ("nanogpt", "speedrun")
+"""What `dataset.json` calls the recipe of a folder whose tokens another program wrote."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,26 @@ class Staging:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Never delete what `prepare` did not write."""
-    foreign = [path.name for path in sorted(folder.glob("*")) if not OWN_FILES.fullmatch(path.name)]
+    """Never delete what `prepare` did not write: DatasetError unless `folder` is missing, empty or its dataset."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: is a file, so it is not replaced. Choose a folder with --out.")
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in names if not OWN_FILES.fullmatch(name)]
+    if not foreign and names and not _is_prepared(folder):
+        foreign = names
     if foreign:
         raise DatasetError(
             f"{folder}: holds {foreign[0]!r}, which `prepare` did not write, so it is not replaced. Choose another "
             "folder with --out."
         )
+
+
+def _is_prepared(folder: Path) -> bool:
+    """By its description, or by the list of sources where that is damaged or missing. One described in place is not."""
+    try:
+        recipe = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))["source"]["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return (folder / SOURCES_FILE).is_file()
+    return recipe not in DESCRIBED_IN_PLACE
