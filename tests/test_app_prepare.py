@@ -107,3 +107,18 @@ def test_a_tokenizer_is_trained_compared_and_used(prepare, tmp_path):
     assert prepare("text", "a.txt", "--tokenizer", "tok", "--out", "made")[0] == 0
     status, table, said = prepare("train-tokenizer", "a.txt", "--vocab-size", "280", "--out", "tok")
     assert status == 1 and "tok: exists already" in said
+
+
+def test_a_trained_tokenizer_replaces_a_tokenizer_and_nothing_else(prepare, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat with the hat. " * 200)
+    (tmp_path / "tok.tmp").mkdir()
+    (tmp_path / "tok.tmp" / "mine.txt").write_text("years of work")
+    train = ("train-tokenizer", "a.txt", "--vocab-size", "270", "--force", "--out")
+    status, _, said = prepare(*train, "tok")
+    assert status == 0 and "training the tokenizer on 0.0 MB" in said
+    assert prepare(*train, "tok")[0] == 0 and sorted(p.name for p in tmp_path.glob("*tok*")) == ["tok", "tok.tmp"]
+    (tmp_path / "tok" / "notes.txt").write_text("years of work")
+    for out, message in (("tok", "tok: holds 'notes.txt'"), ("tok.tmp", "holds 'mine.txt'"), ("a.txt", "is a file")):
+        status, _, said = prepare(*train, out)
+        assert status == 1 and message in said.splitlines()[-1]
+    assert (tmp_path / "tok" / "notes.txt").exists() and (tmp_path / "tok.tmp" / "mine.txt").exists()

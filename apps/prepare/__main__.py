@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from gpt_data import DatasetInfo, data_root, describe_nanogpt, describe_speedrun, open_dataset, prepare
-from gpt_data.preparation import RECIPES, TOKENIZERS, open_tokenizer, read_texts, save_tokenizer
-from gpt_data.tokenizers import BPETokenizer, evaluate_tokenizer, tokenizer_table
+from gpt_data.preparation import (
+    RECIPES,
+    TOKENIZERS,
+    check_tokenizer_replaceable,
+    open_tokenizer,
+    read_texts,
+    save_tokenizer,
+    train_on_files,
+)
+from gpt_data.tokenizers import evaluate_tokenizer, tokenizer_table
 
 COMMANDS = {
     "nanogpt": "describe a folder that nanoGPT prepared, in place: nanogpt DIR",
@@ -100,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.name == "train-tokenizer":
         if args.out.exists() and not args.force:
             raise ValueError(f"{args.out}: exists already. Choose another --out, or replace it with --force.")
-        made = BPETokenizer.train(read_texts(args.paths, args.text_field), args.vocab_size)
+        check_tokenizer_replaceable(args.out)
+        made = train_on_files(args.paths, args.vocab_size, args.text_field, args.quiet)
         save_tokenizer(made, args.out)
         print(f"{args.out}: {made.name}, {made.vocab_size} ids")
     else:

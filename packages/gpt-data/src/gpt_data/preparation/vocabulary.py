@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..durable import sync_tree
 from ..errors import DatasetError
 from ..tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
-from ..tokenizers.bpe import SMALLEST_VOCABULARY
+from ..tokenizers.base import TOKENIZER_FILE
+from ..tokenizers.bpe import RANKS_FILE, SMALLEST_VOCABULARY
+from ..tokenizers.huggingface import HF_FILE
+from ..tokenizers.special import BASE_FOLDER
 from .download import file_sha256
 from .plan import Plan
 from .progress import Progress
+from .reading import read_texts
+from .sources import text_source
 
 TOKENIZERS = ("bpe", "char", "byte", "gpt2")
 TRAINED = ("bpe", "char")
@@ -22,6 +29,10 @@ DEFAULT_VOCAB_SIZE = 2048
 """Of a trained tokenizer: small enough for small models, and ids fit in 16 bits."""
 TRAIN_BYTES = 256 << 20
 """A BPE is trained on no more than this, taken evenly from the whole training split."""
+OWN_FILES = re.compile(
+    rf"({BASE_FOLDER}/)*({BASE_FOLDER}|{re.escape(TOKENIZER_FILE)}|{re.escape(RANKS_FILE)}|{re.escape(HF_FILE)})"
+)
+"""What `Tokenizer.save` writes."""
 
 
 def check_choice(tokenizer: str, vocab_size: int | None) -> int | None:
@@ -61,7 +72,7 @@ def make_tokenizer(
     if folder.exists():
         return load_tokenizer(folder)
     makers: dict[str, Callable[[], Tokenizer]] = {
-        "bpe": lambda: _train_bpe(vocab_size or DEFAULT_VOCAB_SIZE, plan, progress),
+        "bpe": lambda: _train_on_plan(vocab_size or DEFAULT_VOCAB_SIZE, plan, progress),
         "char": lambda: CharTokenizer.train(plan.texts(), eot=plan.separate),
     }
     made = makers[kind]() if kind in TRAINED else open_tokenizer(kind, gpt2_bpe)
@@ -84,8 +95,12 @@ def open_tokenizer(kind: str, gpt2_bpe: str | Path | None) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Save it to `folder`, which appears whole, in place of what is there."""
-    aside = folder.with_name(folder.name + ".tmp")
+    """Save it to `folder`, which appears whole, in place of a tokenizer that is there.
+
+    DatasetError if `folder` holds anything else: that is never deleted.
+    """
+    check_tokenizer_replaceable(folder)
+    aside = folder.with_name(f".{folder.name}.tokenizer.partial")
     shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
     tokenizer.save(aside)
     sync_tree(aside)
@@ -93,16 +108,61 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     os.replace(aside, folder)
 
 
-def _train_bpe(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
-    every = max(1, -(-plan.bytes("train") // TRAIN_BYTES))
-    progress.phase("training the tokenizer on", plan.bytes("train") // every)
+def check_tokenizer_replaceable(folder: Path) -> None:
+    """DatasetError unless `folder` is missing, empty, or a tokenizer that was saved there."""
+    if folder.is_dir():
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+        foreign = [name for name in names if not OWN_FILES.fullmatch(name)]
+        if not names or (TOKENIZER_FILE in names and not foreign):
+            return
+        found = f"holds {(foreign or names)[0]!r}, so it is more than a saved tokenizer"
+    elif folder.exists():
+        found = "is a file"
+    else:
+        return
+    raise DatasetError(f"{folder}: {found}, and it is not replaced. Choose another folder with --out.")
 
-    def texts() -> Iterator[str]:
-        for text in plan.texts("train", every):
+
+def train_on_files(
+    paths: Sequence[str | Path], vocab_size: int, text_field: str | None = None, quiet: bool = False
+) -> Tokenizer:
+    """A BPE of files and folders: all their text, or TRAIN_BYTES of it, taken evenly as far as sizes tell.
+
+    Errors: DatasetError names a file that cannot be read; ValueError if `vocab_size` is too small.
+    """
+    check_choice("bpe", vocab_size)
+    source = text_source([Path(path) for path in paths], text_field=text_field)
+    size = sum(file.size() for file in source.documents) + sum(table.stamp()[0] for table in source.tables)
+    every = max(1, -(-size // TRAIN_BYTES))
+    texts = itertools.islice(read_texts(paths, text_field), 0, None, every)
+    return _train_bpe(_first(TRAIN_BYTES, texts), size // every, vocab_size, Progress("train-tokenizer", quiet))
+
+
+def _first(limit: int, texts: Iterable[str]) -> Iterator[str]:
+    """Texts of `limit` bytes in all: files that are packed hold more than their size."""
+    for text in texts:
+        limit -= len(text.encode())
+        if limit < 0:
+            return
+        yield text
+
+
+def _train_bpe(texts: Iterable[str], size: int, vocab_size: int, progress: Progress) -> Tokenizer:
+    """size: of the texts, in bytes."""
+    progress.phase("training the tokenizer on", size)
+
+    def counted() -> Iterator[str]:
+        for text in texts:
             progress.advance(len(text))
             yield text
 
-    made = BPETokenizer.train(texts(), vocab_size)
+    made = BPETokenizer.train(counted(), vocab_size)
     if made.vocab_size < vocab_size:
         progress.say(f"the text has merges for {made.vocab_size} ids only, not for {vocab_size}")
     return made
+
+
+def _train_on_plan(vocab_size: int, plan: Plan, progress: Progress) -> Tokenizer:
+    size = plan.bytes("train")
+    every = max(1, -(-size // TRAIN_BYTES))
+    return _train_bpe(plan.texts("train", every), size // every, vocab_size, progress)
