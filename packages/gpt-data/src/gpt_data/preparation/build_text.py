@@ -25,14 +25,14 @@ def build_text(context: Context, source: Source) -> None:
     """Write the dataset into the staging folder, or what is missing of it."""
     with ThreadPoolExecutor(context.workers) as pool:
         scans, left_out = _scan(source, pool, context)
+        stamps = {table: table.stamp() for table in source.tables}  # before anything is planned or learned from them
         plan = make_plan(scans, context.shard_bytes, source.tables, source.join, source.val_one_in)
         kind, vocab_size = context.options["tokenizer"], context.options["vocab_size"]
-        context.staging.open(plan.fingerprint({**context.options, "files": tokenizer_identity(kind)}))
+        context.staging.open(plan.fingerprint({**context.options, "files": tokenizer_identity(kind)}, stamps))
         folder = context.staging.tokenizer
         tokenizer = make_tokenizer(kind, vocab_size, context.gpt2_bpe, plan, folder, context.progress)
         dtype = "uint16" if tokenizer.vocab_size < 1 << 16 else "uint32"
         encoder = TextEncoder(tokenizer, dtype, plan.separate, plan.val_one_in)
-        stamps = {table: table.stamp() for table in plan.tables}
         parts: list[Part] = [EncodedShard(shard, encoder) for shard in plan.shards]
         parts += [EncodedTable(part, encoder) for part in plan.table_parts]
         staging, progress = context.staging, context.progress

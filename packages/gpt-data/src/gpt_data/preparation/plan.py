@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import DatasetError
@@ -128,11 +128,12 @@ class Plan:
         parts = [part for part in self.table_parts if split is None or part.split in (None, split)]
         return sum(shard.bytes for shard in self.shards if split in (None, shard.split)) + sum(p.bytes for p in parts)
 
-    def fingerprint(self, options: dict[str, object]) -> str:
-        """Equal for two runs that would write the same files. Tables count by size and time of change."""
+    def fingerprint(self, options: Mapping[str, object], stamps: Mapping[Table, tuple[int, int]]) -> str:
+        """Equal for two runs that would write the same files. Tables count by `stamps`, taken before the plan was made:
+        size and time of change."""
         documents = [(s.document.key, s.sha256) for s in self.scans]
         cuts = [(s.name, [(p.start, p.end, p.last) for p in s.pieces]) for s in self.shards]
-        files = [(table.key, table.stamp(), table.split, table.field) for table in self.tables]
+        files = [(table.key, stamps[table], table.split, table.field) for table in self.tables]
         runs = [[(run.table.key, run.start, run.end) for run in part.runs] for part in self.table_parts]
         content = [PLAN_VERSION, documents, options, cuts, files, runs, self.val_one_in]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
