@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt_data import arithmetic, best_fit, mixture, packed_chat, random_windows
+from gpt_data import DatasetError, arithmetic, best_fit, mixture, packed_chat, random_windows
 from gpt_data.loaders.mixture_corpus import MixtureCorpus
 from gpt_data.tokenizers import CharTokenizer
 from gpt_data.tokenizers.fingerprint import fingerprint
@@ -277,3 +277,17 @@ def test_what_is_made_ahead_is_not_counted(three):
     for _ in range(4):
         next(ahead), next(alone)
         assert ahead.loader.stats(ahead.state_dict()) == alone.stats()
+
+
+def test_after_a_failed_read_the_same_batch_is_tried_again(three):
+    """The sources whose rows were read before the failure go back too."""
+    train, other = (mixture(weighted(three, [1, 1, 1]), 8, 6, prefetch=0).train for _ in range(2))
+    expected = take(other, 20)
+    path, batches = three[2].path / "train_000000.bin", take(train, 1)
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="ends at byte"):
+        while True:
+            batches += take(train, 1)
+    path.write_bytes(whole)
+    assert equal(batches + take(train, 20 - len(batches)), expected)

@@ -131,7 +131,12 @@ class Mixture(Loader):
     def next_rows(self) -> Rows:
         drawn = draw(self.seed, self._slots, self.device_batch_size, DRAW_LIMIT, DRAW_STREAM)
         chosen = np.searchsorted(self._edges, drawn, side="right").tolist()
-        taken = [self.parts[number].loader.next_rows() for number in chosen]
+        before = [part.loader.state_dict() for part in self.parts]
+        try:
+            taken = [self.parts[number].loader.next_rows() for number in chosen]
+        except BaseException:
+            self._go_to(before)  # the next `next` tries the same batch: no row is left out
+            raise
         self._slots += len(chosen)
         for number in chosen:
             self._counts[number] += 1
@@ -172,10 +177,14 @@ class Mixture(Loader):
             try:
                 part.loader.load_state_dict(own)
             except (ValueError, TypeError, AttributeError) as error:
-                for moved, place in zip(self.parts[:number], before, strict=False):
-                    moved.loader.load_state_dict(place)
+                self._go_to(before[:number])
                 raise ValueError(f"source {part.name!r}: {error}") from error
         self._slots, self._counts = slots, list(counts)
+
+    def _go_to(self, states: Sequence[dict[str, Any]]) -> None:
+        """The first sources to these states of theirs."""
+        for part, state in zip(self.parts, states, strict=False):
+            part.loader.load_state_dict(state)
 
     def identity(self) -> dict[str, Any]:
         sources = [[part.name, part.share] for part in self.parts]
