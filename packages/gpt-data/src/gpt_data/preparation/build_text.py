@@ -28,7 +28,8 @@ def build_text(context: Context, source: Source) -> None:
         stamps = {table: table.stamp() for table in source.tables}  # before anything is planned or learned from them
         plan = make_plan(scans, context.shard_bytes, source.tables, source.join, source.val_one_in)
         kind, vocab_size = context.options["tokenizer"], context.options["vocab_size"]
-        context.staging.open(plan.fingerprint({**context.options, "files": tokenizer_identity(kind)}, stamps))
+        made_by = {"recipe": context.recipe, "joined": source.join is not None, "files": tokenizer_identity(kind)}
+        context.staging.open(plan.fingerprint({**context.options, **made_by}, stamps))
         folder = context.staging.tokenizer
         tokenizer = make_tokenizer(kind, vocab_size, context.gpt2_bpe, plan, folder, context.progress)
         dtype = "uint16" if tokenizer.vocab_size < 1 << 16 else "uint32"
@@ -40,6 +41,8 @@ def build_text(context: Context, source: Source) -> None:
         counts = total(records)
         splits = split_infos(parts, records, counts)
         _check_splits(splits, plan, source)
+    for found in plan.scans:
+        found.check_unchanged()
     facts = [{"document": s.document.key, "sha256": s.sha256, "bytes": s.bytes} for s in plan.scans]
     if plan.tables:
         left_out["empty"] += counts["empty"]

@@ -32,6 +32,13 @@ class Document:
     path: Path | None = None
     text: str | None = None
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Changes when the file does: bytes, and the time of its last change in nanoseconds; None for a string."""
+        if self.path is None:
+            return None
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
+
     def size(self) -> int:
         """Bytes, without reading a file."""
         if self.text is not None:
@@ -69,6 +76,13 @@ class Scan:
     chars: int
     is_text: bool
     """Valid UTF-8 without NUL; if not, nothing else here was measured."""
+    stamp: tuple[int, int] | None = None
+    """Of the file when the pass began."""
+
+    def check_unchanged(self) -> None:
+        """DatasetError if the file is not the one that was scanned."""
+        if self.document.stamp() != self.stamp:
+            raise _changed(self.document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +101,23 @@ class Piece:
     def read(self) -> str:
         content = self.document.read(self.start, self.end)
         if len(content) != self.bytes:
-            raise DatasetError(f"{self.document.key}: changed while it was being prepared. Run the same command again.")
-        return content.decode()
+            raise _changed(self.document)
+        try:
+            return content.decode()
+        except UnicodeDecodeError as error:  # it was UTF-8 when it was scanned
+            raise _changed(self.document) from error
+
+
+def _changed(document: Document) -> DatasetError:
+    where = document.path or document.key
+    return DatasetError(f"{where}: changed while it was being prepared. Run the same command again.")
 
 
 def scan(document: Document) -> Scan:
     """Hash, measure and check one document; stops at the first sign that it is not text."""
     digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
     size = chars = 0
+    stamp = document.stamp()
     try:
         for block in document.blocks():
             digest.update(block)
@@ -105,7 +128,7 @@ def scan(document: Document) -> Scan:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return Scan(document, "", 0, 0, is_text=False)
-    return Scan(document, digest.hexdigest(), size, chars, is_text=True)
+    return Scan(document, digest.hexdigest(), size, chars, is_text=True, stamp=stamp)
 
 
 def byte_offset(document: Document, chars: int) -> int:
