@@ -283,7 +283,7 @@ def test_after_a_failed_read_the_same_batch_is_tried_again(three):
     """The sources whose rows were read before the failure go back too."""
     train, other = (mixture(weighted(three, [1, 1, 1]), 8, 6, prefetch=0).train for _ in range(2))
     expected = take(other, 20)
-    path, batches = three[2].path / "train_000000.bin", take(train, 1)
+    path, batches = three[1].path / "train_000000.bin", take(train, 1)
     whole = path.read_bytes()
     path.write_bytes(b"")
     with pytest.raises(DatasetError, match="ends at byte"):
