@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from .sources import distinct
 from .tables import Table, is_table
 
 TIMEOUT_SECONDS = 5.0
@@ -85,7 +86,7 @@ def local_files(paths: Sequence[Path], subset: str | None) -> HubFiles:
     if len(paths) == 1 and paths[0].is_dir():
         return hub_files(str(paths[0]), subset, None)
     found: dict[str, list[str]] = {}
-    for path in paths:
+    for path in distinct(paths):
         if not path.is_file():
             raise DatasetError(f"{path}: no such file. Give .parquet or .jsonl files, or one folder that holds them.")
         words = re.split(r"[^a-z]+", path.name.lower())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import sysconfig
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..dataset import DESCRIPTION_FILE
 from ..errors import DatasetError
+from ..tokenizers import TOKENIZER_FILE
 from . import tables
 from .documents import Document
 from .plan import VAL_ONE_IN, Join
@@ -92,33 +95,71 @@ def pydoc_topics() -> list[Document]:
 def text_source(
     paths: Sequence[Path], description: str | None = None, license: str = "unknown", text_field: str | None = None
 ) -> Source:
-    """Files and folders. In a folder every file that is UTF-8 text is a document; hidden ones are left out.
+    """Files and folders. In a folder every file that is UTF-8 text is a document; datasets and hidden files are left out.
 
+    A file that is named twice, by whatever paths, is there once.
     The rows of .jsonl (.ndjson, also .gz and .zst) and .parquet files are documents; `text_field` holds their text.
     """
-    found: list[Document] = []
+    found: dict[Path, str] = {}
     for path in paths:
         if path.is_dir():
-            found += named(path.name, path, walk(path, frozenset({"__pycache__"})))
+            inside = named(own_name(path), path, walk(path, frozenset({"__pycache__"})))
         elif path.is_file():
-            found.append(Document(path.name, path))
+            inside = [Document(own_name(path), path)]
         else:
             raise DatasetError(f"{path}: no such file or folder.")
-    rows = [Table(d.key, d.path) for d in found if d.path is not None and tables.is_table(d.path)]
+        for document in inside:
+            if document.path is not None:
+                found.setdefault(document.path, document.key)
+    files = {path: found[path] for path in distinct(found)}
+    rows = [Table(key, path) for path, key in files.items() if tables.is_table(path)]
     return Source(
-        description=description or "text: " + ", ".join(path.name for path in paths),
+        description=description or texts_description(paths),
         license=license,
-        documents=tuple(d for d in found if d.path is not None and not tables.is_table(d.path)),
+        documents=tuple(Document(key, path) for path, key in files.items() if not tables.is_table(path)),
         strict=not any(path.is_dir() for path in paths),
-        tables=tuple(tables.find_field(table, text_field) for table in dict.fromkeys(rows)),
+        tables=tuple(tables.find_field(table, text_field) for table in rows),
     )
 
 
+def distinct(paths: Iterable[Path]) -> list[Path]:
+    """Every file once, by the first path that names it."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def texts_description(paths: Sequence[Path]) -> str:
+    """What `dataset.json` says about a user's texts."""
+    return "text: " + ", ".join(map(own_name, paths))
+
+
+def own_name(path: Path) -> str:
+    """The last part of a path, also of `.` and `..`."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
 def walk(root: Path, excluded: frozenset[str]) -> Iterable[Path]:
-    """Visible files below `root`; links to folders are not followed."""
+    """Visible files below `root`, without datasets and tokenizers; links to folders are not followed."""
     for folder, folders, files in os.walk(root):
+        if _is_made_here(Path(folder), files):
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if name not in excluded and not name.startswith(".")]
         yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _is_made_here(folder: Path, files: Sequence[str]) -> bool:
+    """A saved tokenizer, or a dataset: a file of its name alone may be somebody's text."""
+    if TOKENIZER_FILE in files:
+        return True
+    if DESCRIPTION_FILE not in files:
+        return False
+    try:
+        return {"format", "splits", "vocab_size"} <= set(json.loads((folder / DESCRIPTION_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def named(prefix: str, root: Path, files: Iterable[Path]) -> list[Document]:
