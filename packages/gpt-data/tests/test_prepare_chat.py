@@ -12,7 +12,7 @@ import pytest
 from gpt_data import DatasetError, open_dataset, prepare
 from gpt_data.chat import add_special_tokens, gsm8k, mmlu, render, smoltalk
 from gpt_data.preparation import build_chat, mixture
-from gpt_data.tokenizers import ByteTokenizer
+from gpt_data.tokenizers import ByteTokenizer, CharTokenizer
 
 COUNTS = {("smoltalk", "train"): 30, ("mmlu", "train"): 20, ("gsm8k", "train"): 12}
 COUNTS |= {("smoltalk", "val"): 8, ("mmlu", "val"): 6, ("gsm8k", "val"): 5}
@@ -184,7 +184,52 @@ def test_too_few_rows_are_an_error_unless_it_is_allowed(copies, tmp_path):
     (copies / "gsm8k/main/test-0.jsonl").write_text(json.dumps(problem(1)) + "\n")
     with pytest.raises(DatasetError, match=r"openai/gsm8k \(main, test\): has 1 rows, 5 are wanted"):
         make(copies, tmp_path / "out")
-    assert make(copies, tmp_path / "out", allow_missing=True).source["tasks"][-1]["rows"] == 1
+    info = make(copies, tmp_path / "out", allow_missing=True)
+    assert info.source["tasks"][-1]["rows"] == 1 and info.source["missing"] == ["gsm8k (val): 4 of 5 rows"]
+    (copies / "gsm8k/main/test-0.jsonl").write_text("")
+    assert make(copies, tmp_path / "none", allow_missing=True).source["missing"] == ["gsm8k (val)"]
+
+
+def test_a_task_without_any_conversation_is_an_error_that_says_why(copies, tmp_path):
+    rows = [{"query": problem(i)["question"], "answer": problem(i)["answer"]} for i in range(12)]
+    (copies / "gsm8k/main/train-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    message = r"gsm8k \(train\): none of 12 rows is a conversation: .*train-0\.jsonl: this row needs a text 'question'"
+    for allow in (False, True):
+        with pytest.raises(DatasetError, match=message):
+            make(copies, tmp_path / "out", allow_missing=allow)
+    assert not (tmp_path / "out").exists()
+
+
+def test_malformed_rows_are_said_for_every_task(copies, tmp_path, capsys):
+    info = prepare("task_mixture", [copies], tokenizer="byte", out=tmp_path / "out")
+    said = capsys.readouterr().err
+    for task in info.source["tasks"]:
+        line = f"{task['name']} ({task['split']}): {task['malformed']} of {task['rows']} rows are malformed"
+        assert (line in said) == (task["malformed"] > 0)
+    assert "malformed" in said
+
+
+def test_what_the_tokenizer_cannot_write_is_no_malformed_row(copies, tmp_path):
+    CharTokenizer.train(["Question Answer 0123456789"], eot=True).save(tmp_path / "letters")
+    with pytest.raises(DatasetError, match=r"cannot be written in tokens: .* is not in this vocabulary"):
+        prepare("task_mixture", [copies], tokenizer=str(tmp_path / "letters"), out=tmp_path / "out", quiet=True)
+
+
+def test_half_a_surrogate_pair_is_a_malformed_row(copies, tmp_path):
+    rows = [problem(i) for i in range(12)]
+    rows[3]["question"] = "\ud83e"
+    (copies / "gsm8k/main/train-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tasks = {(task["name"], task["split"]): task for task in make(copies, tmp_path / "out").source["tasks"]}
+    assert (tasks["gsm8k", "train"]["conversations"], tasks["gsm8k", "train"]["malformed"]) == (11, 1)
+
+
+def test_tables_without_rows_are_passed_over(copies, tmp_path):
+    expected = make(copies, tmp_path / "before").digest
+    schema = pyarrow.parquet.read_schema(copies / "smoltalk/data/all/train-0.parquet")
+    with pyarrow.parquet.ParquetWriter(copies / "smoltalk/data/all/train-00.parquet", schema):
+        pass
+    (copies / "gsm8k/main/train-00.jsonl").write_text("")
+    assert make(copies, tmp_path / "after").digest == expected
 
 
 @pytest.mark.parametrize(

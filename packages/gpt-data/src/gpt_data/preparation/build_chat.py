@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..chat import add_special_tokens, render
+from ..chat.conversation import check_conversation
 from ..dataset import DTYPES, Boundary, DatasetInfo, check_ids
 from ..errors import DatasetError
 from ..shards import TokenStream
@@ -26,6 +27,7 @@ from . import tables
 from .build import Context, split_infos, table_facts, total, write_facts
 from .encode import Encoded
 from .mixture import ChatSource, Task, shuffled
+from .progress import Progress
 from .run import run_parts
 from .staging import SOURCES_FILE
 from .tables import Run
@@ -55,6 +57,8 @@ def build_chat(context: Context, source: ChatSource) -> None:
     folder, records = staging.folder("staged"), staging.folder("records")
     staged = run_parts(rows, folder, records, context.workers, progress, "encoding")
     counts = total(staged)
+    for task in source.tasks:
+        _check_task(task, rows, counts, progress)
     store = Store.open(folder, dtype, staged)
     gathered = [shard for side in ("train", "val") for shard in _shards(side, source.tasks, store)]
     finished = run_parts(gathered, staging.dataset, records, context.workers, progress, "shuffling")
@@ -89,6 +93,19 @@ def build_chat(context: Context, source: ChatSource) -> None:
         options=options,
         boundary=Boundary(bos, "start"),
     ).save()
+
+
+def _check_task(task: Task, staged: Sequence[StagedRows], counts: Mapping[str, int], progress: Progress) -> None:
+    """Say how many rows were malformed; DatasetError if all of them were: then the data is not what it should be."""
+    malformed = counts.get(f"{task.name}/{task.side}/malformed", 0)
+    if not counts.get(f"{task.name}/{task.side}/conversations"):
+        reason = next((part.reason() for part in staged if part.task is task and part.chosen.any()), "there are none")
+        raise DatasetError(
+            f"{task.name} ({task.side}): none of {len(task.rows)} rows is a conversation: {reason} "
+            "Fetch the data again, or give the revision that this mixture was made for."
+        )
+    if malformed:
+        progress.say(f"{task.name} ({task.side}): {malformed} of {len(task.rows)} rows are malformed and left out")
 
 
 def _fingerprint(source: ChatSource, stamps: Mapping[tables.Table, tuple[int, int]], options: dict[str, Any]) -> str:
@@ -129,21 +146,37 @@ class StagedRows:
             first += len(batch.values)
             yield lambda rows=rows, weight=batch.weight: self._encode(rows, weight)
 
+    def reason(self) -> str:
+        """Why the first chosen row is malformed."""
+        values = itertools.chain.from_iterable(batch.values for batch in tables.rows(self.run))
+        row = next(itertools.compress(values, self.chosen))
+        try:
+            _text_bytes(self.task.convert(row))
+        except ValueError as error:
+            return f"{self.run.table.path}: {error}"
+        return f"{self.run.table.path} changed meanwhile."
+
     def _encode(self, rows: Sequence[Mapping[str, Any]], weight: int) -> Encoded:
         ids, masks, lengths = [np.empty(0, np.uint32)], [np.empty(0, np.uint8)], []
         where, counts = f"{self.task.name}/{self.task.side}", Counter[str]()
         for row in rows:
             try:
                 conversation = self.task.convert(row)
-                found = render(conversation, self.tokenizer)
+                size = _text_bytes(conversation)
             except ValueError:  # out of turn, no text: as a few rows of every such dataset are
                 counts += Counter({"malformed": 1, f"{where}/malformed": 1})
                 lengths.append(0)
                 continue
+            try:
+                found = render(conversation, self.tokenizer)
+            except ValueError as error:  # not the row's fault
+                raise DatasetError(
+                    f"{self.run.table.path}: a conversation cannot be written in tokens: {error}"
+                ) from error
             ids.append(found.ids)
             masks.append(found.mask)
             lengths.append(len(found.ids))
-            counts[f"{self.task.side}/bytes"] += _text_bytes(conversation)
+            counts[f"{self.task.side}/bytes"] += size
             counts[f"{self.task.side}/documents"] += 1
             counts[f"{where}/conversations"] += 1
             counts[f"{where}/tokens"] += len(found.ids)
@@ -164,6 +197,8 @@ def _runs(task: Task) -> Iterator[tuple[Task, Run, np.ndarray]]:
     chosen[task.rows] = True
     starts = itertools.accumulate(counts, initial=0)
     for table, start, count in zip(task.tables, starts, counts, strict=False):
+        if not count:
+            continue
         numbered = tables.cut_with_numbers(table, RUN_BYTES)
         ends = [*(first for _, first in numbered[1:]), count]
         for (run, first), end in zip(numbered, ends, strict=True):
@@ -171,8 +206,8 @@ def _runs(task: Task) -> Iterator[tuple[Task, Run, np.ndarray]]:
 
 
 def _text_bytes(conversation: Mapping[str, Any]) -> int:
-    """UTF-8 bytes of what the messages say."""
-    contents = [message["content"] for message in conversation["messages"]]
+    """UTF-8 bytes of what the messages say. ValueError if that is no conversation, or no Unicode."""
+    contents = [message["content"] for message in check_conversation(conversation)]
     texts = (part for c in contents for part in ([c] if isinstance(c, str) else (part["text"] for part in c)))
     return sum(len(text.encode()) for text in texts)
 

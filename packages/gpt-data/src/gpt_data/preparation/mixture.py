@@ -92,7 +92,11 @@ def task_mixture_source(request: Request) -> ChatSource:
             key = (wanted.repository, wanted.subset)
             if key not in known:
                 known[key] = _files(wanted, request)
-            tasks.append(_task(wanted, known[key], request.options["allow_missing"]))
+            task = _task(wanted, known[key], request.options["allow_missing"])
+            if len(task.rows) < wanted.count:
+                missing.append(f"{wanted.name} ({wanted.side}): {wanted.count - len(task.rows)} of {wanted.count} rows")
+                request.progress.say(f"goes on without {missing[-1]}")
+            tasks.append(task)
         except DatasetError as error:
             if not request.options["allow_missing"]:
                 raise DatasetError(
@@ -129,7 +133,7 @@ def _task(wanted: _Wanted, files: HubFiles, fewer: bool) -> Task:
         )
     found = tuple(replace(table, key=f"{wanted.name}/{table.key}") for table in files.tables(wanted.split))
     count = sum(tables.count_rows(table) for table in found)
-    if count < wanted.count and not fewer:
+    if count < wanted.count and not (fewer and count):
         raise DatasetError(
             f"{wanted.repository} ({wanted.subset}, {wanted.split}): has {count} rows, {wanted.count} are wanted."
         )
