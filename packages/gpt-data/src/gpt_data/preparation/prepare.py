@@ -21,10 +21,10 @@ from .lock import exclusive
 from .mixture import ChatSource
 from .progress import Progress
 from .recipes import NEEDS_TEXTS, RECIPES
-from .sources import Request
+from .sources import Request, own_name
 from .staging import Staging, check_replaceable
 from .token_files import TokenFiles, build_token_files
-from .vocabulary import check_choice
+from .vocabulary import TOKENIZERS, check_choice, is_same_tokenizer, tokenizer_name
 
 
 def prepare(
@@ -60,6 +60,7 @@ def prepare(
     """
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}, expected one of {', '.join(RECIPES)}.")
+    tokenizer = None if tokenizer is None else tokenizer_name(tokenizer)
     kind = tokenizer or RECIPES[name].tokenizer
     more = {key: value for key, value in recipe_options.items() if value is not None}
     wishes = _recipe_options(name, more)
@@ -76,7 +77,7 @@ def prepare(
     with exclusive(folder.parent / f".{folder.name}.lock", progress.say):
         if folder.exists() and not force:
             staging.forget_published()
-            info = _open_existing(folder, chosen)
+            info = _open_existing(folder, name, chosen, RECIPES[name].describe(texts, wishes))
             progress.say(f"is in {folder} already, made from {info.source['description']}")
             return info
         check_replaceable(folder)
@@ -110,20 +111,43 @@ def _default_name(name: str, texts: Sequence[Path]) -> str:
     """A text's dataset is called like its first file or folder, one of the hub like its name without the owner."""
     if name not in NEEDS_TEXTS or not texts:
         return name
-    stem = texts[0].resolve().stem
-    if stem in RECIPES:
-        raise DatasetError(f"{texts[0]}: the dataset would be called {stem!r} like a recipe. Choose a folder: --out.")
-    return stem
+    is_file = texts[0].is_file() or (name == "text" and not texts[0].is_dir())  # one that is missing counts as one
+    found = Path(own_name(texts[0])).stem if is_file else own_name(texts[0])
+    if not found:
+        raise DatasetError(f"{texts[0]}: has no name that the dataset could have. Choose a folder: --out.")
+    if found in RECIPES:
+        raise DatasetError(f"{texts[0]}: the dataset would be called {found!r} like a recipe. Choose a folder: --out.")
+    return found
 
 
-def _open_existing(folder: Path, chosen: Options) -> DatasetInfo:
+def _open_existing(folder: Path, recipe: str, chosen: Options, description: str | None) -> DatasetInfo:
+    """The dataset in `folder`. DatasetError if it is not what a preparation would make.
+
+    chosen: the options that the user named; description: of its source, None if any is right.
+    """
     if not (folder / DESCRIPTION_FILE).exists():
         raise DatasetError(f"{folder}: exists and is no dataset. Choose another folder with --out, or remove it.")
     info = read_dataset(folder)
-    for key, value in chosen.items():
-        if info.options.get(key) != value:
+    differences = [("recipe", info.source.get("recipe", recipe), recipe)]
+    differences += [(key, _recorded(info, key, value), value) for key, value in chosen.items()]
+    if description is not None:
+        differences.append(("source", info.source["description"], description))
+    for key, found, wanted in differences:
+        if found != wanted:
             raise DatasetError(
-                f"{folder}: was prepared with {key} = {info.options.get(key)!r}, not {value!r}. Choose another folder "
-                "with --out, or replace it with --force."
+                f"{folder}: was prepared with {key} = {found!r}, not {wanted!r}. Choose another folder with --out, or "
+                "replace it with --force."
             )
     return info
+
+
+def _recorded(info: DatasetInfo, key: str, wanted: Any) -> Any:
+    """What a dataset was prepared with; `wanted` if that means the same."""
+    found = info.options.get(key)
+    if key == "tokenizer" and wanted not in TOKENIZERS:
+        if is_same_tokenizer(wanted, info.load_tokenizer()):
+            return wanted
+        return f"{found} with other files" if found == wanted else found
+    if key == "val_one_in" and found is None and info.boundary is not None:
+        return RECIPES[info.source["recipe"]].val_one_in
+    return found

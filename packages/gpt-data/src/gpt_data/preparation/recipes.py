@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
@@ -12,11 +13,12 @@ from .hub import hub_files, local_files
 from .installed import docs_source, packages_source
 from .mixture import ChatSource, task_mixture_source
 from .plan import VAL_ONE_IN, Join
-from .sources import Request, Source, stdlib_source, text_source
+from .sources import Request, Source, own_name, stdlib_source, text_source, texts_description
 from .tables import find_field
 from .token_files import TokenFiles, speedrun_files
 from .wikitext import articles
 
+SHAKESPEARE = "Tiny Shakespeare"
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 FEW = 2000
@@ -38,6 +40,10 @@ class Recipe:
     source: Callable[[Request], AnySource]
     options: dict[str, Any] = field(default_factory=dict)
     """The options that it takes, and what they are if the user says nothing."""
+    describe: Callable[[Sequence[Path], Mapping[str, Any]], str | None] = lambda texts, options: None
+    """The source's description, found without reading it, where the user's texts decide about it; else None."""
+    val_one_in: int = VAL_ONE_IN
+    """One document in so many is held out if the user says nothing."""
 
 
 def _stdlib(request: Request) -> Source:
@@ -66,9 +72,15 @@ def _shakespeare(request: Request) -> Source:
         raise DatasetError(f"shakespeare is a single file, got {len(texts)}. For several: text PATH...")
     if not texts:
         texts = [download(SHAKESPEARE_URL, SHAKESPEARE_SHA256, request.downloads / "tinyshakespeare.txt")]
-    if texts[0].is_file() and file_sha256(texts[0]) == SHAKESPEARE_SHA256:
-        return text_source(texts, "Tiny Shakespeare", "public domain")
-    return text_source(texts)
+    description = _describe_shakespeare(texts, {})
+    return text_source(texts, description, "public domain" if description == SHAKESPEARE else "unknown")
+
+
+def _describe_shakespeare(texts: Sequence[Path], options: Mapping[str, Any]) -> str | None:
+    if not texts:
+        return None
+    known = texts[0].is_file() and file_sha256(texts[0]) == SHAKESPEARE_SHA256
+    return SHAKESPEARE if known else texts_description(texts)
 
 
 def _text(request: Request) -> Source:
@@ -78,8 +90,20 @@ def _text(request: Request) -> Source:
     return replace(source, val_one_in=request.options["val_one_in"] or VAL_ONE_IN)
 
 
-def _hub(names: Mapping[str | None, tuple[str, str | None]], join: Join | None = None) -> Callable[[Request], Source]:
-    """A recipe of the hub. names: subset -> (repository, its name there)."""
+Names = Mapping[str | None, tuple[str, str | None]]
+"""Subset -> (repository, its name there)."""
+
+
+def _hub_recipe(summary: str, names: Names, subset: str | None, join: Join | None = None) -> Recipe:
+    """A recipe of the hub; `subset` if the user names none."""
+
+    def describe(texts: Sequence[Path], options: Mapping[str, Any]) -> str | None:
+        return _describe_hub(texts, *names[options["subset"]]) if texts and options["subset"] in names else None
+
+    return Recipe(summary, "gpt2", _hub(names, join), _hub_options(subset), describe, FEW)
+
+
+def _hub(names: Names, join: Join | None) -> Callable[[Request], Source]:
 
     def source(request: Request) -> Source:
         subset = request.options["subset"]
@@ -97,6 +121,17 @@ def _any_hub(request: Request) -> Source:
     return _hub_source(replace(request, texts=copies), str(name), request.options["subset"], None)
 
 
+def _describe_any_hub(texts: Sequence[Path], options: Mapping[str, Any]) -> str | None:
+    return _describe_hub(texts[1:], str(texts[0]), options["subset"]) if texts else None
+
+
+def _describe_hub(copies: Sequence[Path], repository: str, subset: str | None) -> str:
+    """A repository, or the user's copies of its files, about which nobody else knows anything."""
+    folder = Path(repository)
+    what = f"{own_name(folder) if folder.is_dir() else repository}{f' ({subset})' if subset else ''}"
+    return f"copies of {what}: {', '.join(map(own_name, copies))}" if copies else what
+
+
 def _hub_source(request: Request, repository: str, subset: str | None, join: Join | None) -> Source:
     found = (
         local_files(request.texts, subset)
@@ -107,7 +142,7 @@ def _hub_source(request: Request, repository: str, subset: str | None, join: Joi
     if found.ignored:
         request.progress.say(f"left out: the splits {', '.join(found.ignored)}")
     return Source(
-        description=f"{repository}{f' ({subset})' if subset else ''}",
+        description=_describe_hub(request.texts, repository, subset),
         license=found.license,
         tables=tuple(find_field(table, request.options["text_field"]) for table in found.all_tables()),
         join=join,
@@ -116,8 +151,8 @@ def _hub_source(request: Request, repository: str, subset: str | None, join: Joi
     )
 
 
-def _hub_options(subset: str | None, **more: Any) -> dict[str, Any]:
-    return {"subset": subset, "revision": None, "text_field": None, "val_one_in": None, **more}
+def _hub_options(subset: str | None) -> dict[str, Any]:
+    return {"subset": subset, "revision": None, "text_field": None, "val_one_in": None}
 
 
 def _same_names(repository: str, *subsets: str) -> dict[str | None, tuple[str, str | None]]:
@@ -140,28 +175,27 @@ RECIPES: dict[str, Recipe] = {
     "docs": Recipe("docstrings of all Python code on this machine, the language reference (no network)", "bpe", _docs),
     "site-packages": Recipe("the sources of the installed packages (no network)", "bpe", _packages),
     "shakespeare": Recipe(
-        "Tiny Shakespeare, 1.1 MB, in GPT-2's vocabulary (download, or --text FILE)", "gpt2", _shakespeare
+        "Tiny Shakespeare, 1.1 MB, in GPT-2's vocabulary (download, or --text FILE)",
+        "gpt2",
+        _shakespeare,
+        describe=_describe_shakespeare,
     ),
     "shakespeare_char": Recipe(
-        "Tiny Shakespeare, one id per character (download, or --text FILE)", "char", _shakespeare
+        "Tiny Shakespeare, one id per character (download, or --text FILE)",
+        "char",
+        _shakespeare,
+        describe=_describe_shakespeare,
     ),
     "text": Recipe(
         "your own files and folders, text, jsonl, parquet: text PATH...",
         "bpe",
         _text,
         {"text_field": None, "val_one_in": None},
+        lambda texts, options: texts_description(texts),
     ),
-    "openwebtext": Recipe(
-        "OpenWebText, 9 G tokens (hub)",
-        "gpt2",
-        _hub({None: ("Skylion007/openwebtext", None)}),
-        _hub_options(None),
-    ),
-    "fineweb_edu": Recipe(
-        "FineWeb-Edu: --subset sample-10BT, sample-100BT, sample-350BT, default (hub)",
-        "gpt2",
-        _hub(FINEWEB_EDU),
-        _hub_options("sample-10BT"),
+    "openwebtext": _hub_recipe("OpenWebText, 9 G tokens (hub)", {None: ("Skylion007/openwebtext", None)}, None),
+    "fineweb_edu": _hub_recipe(
+        "FineWeb-Edu: --subset sample-10BT, sample-100BT, sample-350BT, default (hub)", FINEWEB_EDU, "sample-10BT"
     ),
     "fineweb10B": Recipe(
         "FineWeb, the speedrun's token shards: --chunks N of 100 M tokens, 9 by default (hub)",
@@ -169,12 +203,9 @@ RECIPES: dict[str, Recipe] = {
         speedrun_files,
         {"chunks": SPEEDRUN_CHUNKS, "revision": None},
     ),
-    "slimpajama": Recipe("SlimPajama: --subset 6B, 627B (hub)", "gpt2", _hub(SLIMPAJAMA), _hub_options("6B")),
-    "wikitext": Recipe(
-        f"WikiText, articles: --subset {', '.join(map(str, WIKITEXT))} (hub)",
-        "gpt2",
-        _hub(WIKITEXT, articles),
-        _hub_options("wikitext-103-raw-v1"),
+    "slimpajama": _hub_recipe("SlimPajama: --subset 6B, 627B (hub)", SLIMPAJAMA, "6B"),
+    "wikitext": _hub_recipe(
+        f"WikiText, articles: --subset {', '.join(map(str, WIKITEXT))} (hub)", WIKITEXT, "wikitext-103-raw-v1", articles
     ),
     "task_mixture": Recipe(
         "conversations for mid-training: SmolTalk, MMLU, GSM8K, with loss masks (hub)",
@@ -182,7 +213,14 @@ RECIPES: dict[str, Recipe] = {
         task_mixture_source,
         {"template": "chatml", "val_from": "test", "allow_missing": False},
     ),
-    "hf": Recipe("any text dataset of the hub: hf OWNER/NAME --subset S", "gpt2", _any_hub, _hub_options(None)),
+    "hf": Recipe(
+        "any text dataset of the hub: hf OWNER/NAME --subset S",
+        "gpt2",
+        _any_hub,
+        _hub_options(None),
+        _describe_any_hub,
+        FEW,
+    ),
 }
 PREPARED_ON_FIRST_USE = ("stdlib",)
 """Names that need neither a network nor arguments."""

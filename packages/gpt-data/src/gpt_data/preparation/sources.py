@@ -95,7 +95,7 @@ def pydoc_topics() -> list[Document]:
 def text_source(
     paths: Sequence[Path], description: str | None = None, license: str = "unknown", text_field: str | None = None
 ) -> Source:
-    """Files and folders. In a folder every file that is UTF-8 text is a document; datasets and hidden files are left out.
+    """Files and folders. In a folder every UTF-8 file is a document; datasets and hidden files are left out.
 
     A file that is named twice, by whatever paths, is there once.
     The rows of .jsonl (.ndjson, also .gz and .zst) and .parquet files are documents; `text_field` holds their text.

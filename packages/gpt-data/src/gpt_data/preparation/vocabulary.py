@@ -11,9 +11,18 @@ from pathlib import Path
 
 from ..durable import sync_tree
 from ..errors import DatasetError
-from ..tokenizers import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
-from ..tokenizers.base import TOKENIZER_FILE
+from ..tokenizers import (
+    TOKENIZER_FILE,
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    SpecialTokenizer,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+)
 from ..tokenizers.bpe import RANKS_FILE, SMALLEST_VOCABULARY
+from ..tokenizers.fingerprint import fingerprint
 from ..tokenizers.huggingface import HF_FILE
 from ..tokenizers.special import BASE_FOLDER
 from .download import file_sha256
@@ -54,6 +63,17 @@ def check_choice(tokenizer: str, vocab_size: int | None) -> int | None:
     if vocab_size is not None:
         raise ValueError(f"vocab_size is {vocab_size}, but only a bpe tokenizer is trained to a size, not {tokenizer}.")
     return None
+
+
+def tokenizer_name(tokenizer: str) -> str:
+    """How it is recorded: `tok` for `./tok/`."""
+    return tokenizer if tokenizer in TOKENIZERS else str(Path(tokenizer))
+
+
+def is_same_tokenizer(folder: str, used: Tokenizer) -> bool:
+    """Whether the tokenizer in `folder` is the one of a dataset, which may have special tokens on top."""
+    candidates = [used, used.base] if isinstance(used, SpecialTokenizer) else [used]
+    return fingerprint(load_tokenizer(folder)) in map(fingerprint, candidates)
 
 
 def tokenizer_identity(tokenizer: str) -> list[tuple[str, str]]:
