@@ -8,9 +8,14 @@ from workspace import ROOT
 
 
 @pytest.fixture
-def prepare(tmp_path, monkeypatch, capsys):
-    """The app in this process and a folder of its own: arguments to (exit status, stdout, stderr)."""
-    app = runpy.run_path(str(ROOT / "apps/prepare/__main__.py"))["main"]
+def app():
+    """The `main` of the app, in this process."""
+    return runpy.run_path(str(ROOT / "apps/prepare/__main__.py"))["main"]
+
+
+@pytest.fixture
+def prepare(app, tmp_path, monkeypatch, capsys):
+    """The app and a folder of its own: arguments to (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_ROOT", raising=False)
 
@@ -59,12 +64,32 @@ def test_a_text_is_prepared_listed_and_verified(prepare, tmp_path):
         (["speedrun", "nowhere"], 1, "nowhere: has no *_train_*.bin"),
         (["train-tokenizer", "empty.txt"], 2, "train-tokenizer FILE... --vocab-size N --out DIR"),
         (["text", "empty.txt", "--tokenizer", "gpt2", "--tokenizer", "byte"], 2, "--tokenizer is given more than once"),
+        (["speedrun", "DIR", "--out", "X"], 2, "speedrun takes no --out"),
+        (["nanogpt", "DIR", "--out", "X", "--force"], 2, "nanogpt takes no --out, --force"),
+        (["verify", "x", "--force", "--tokenizer", "byte"], 2, "verify takes no --tokenizer, --force"),
+        (["tokenizers", "x", "--vocab-size", "300"], 2, "tokenizers takes no --vocab-size"),
+        (["--force"], 2, "the list of datasets takes no --force"),
+        (
+            ["train-tokenizer", "x", "--vocab-size", "300", "--out", "t", "--tokenizer", "char"],
+            2,
+            "train-tokenizer takes no --tokenizer",
+        ),
+        (["text", "one.txt", "--val-one-in", "5"], 1, "val_one_in is 5, but a single text is not held out by hash"),
+        (["text", "one.txt", "--text-field", "body"], 1, "text_field is 'body', but there is no table"),
+        (["hf", "repo", "--subset", "x"], 1, "subset is 'x', but the README of the folder lists no subsets"),
+        (["hf", "repo", "--revision", "x"], 1, "revision is 'x', but nothing is downloaded"),
+        (["fineweb10B", "--text", "repo", "--revision", "x"], 1, "revision is 'x', but nothing is downloaded"),
+        (["hf", "repo", "--val-one-in", "5"], 1, "val_one_in is 5, but repo comes with its own validation split"),
         (["text", "empty.txt", "--tokenizer", "llama"], 1, "or the folder of a saved tokenizer"),
     ],
 )
 def test_mistakes_are_explained(prepare, tmp_path, arguments, status, message):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "rows.jsonl").write_text('{"id": 1, "body": "hello"}\n')
+    (tmp_path / "one.txt").write_text("one text")
+    (tmp_path / "repo").mkdir()
+    for split in ("train", "validation"):
+        (tmp_path / "repo" / f"{split}.jsonl").write_text('{"text": "hello"}\n')
     got, table, said = prepare(*arguments)
     assert (got, table) == (status, "")
     assert message in said.splitlines()[-1]
@@ -122,3 +147,30 @@ def test_a_trained_tokenizer_replaces_a_tokenizer_and_nothing_else(prepare, tmp_
         status, _, said = prepare(*train, out)
         assert status == 1 and message in said.splitlines()[-1]
     assert (tmp_path / "tok" / "notes.txt").exists() and (tmp_path / "tok.tmp" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize(("arguments", "kept"), [(("text", "a.txt"), True), (("verify", "x"), False)])
+def test_ctrl_c_tells_what_is_kept(app, prepare, monkeypatch, arguments, kept):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(app.__globals__, "prepare" if kept else "open_dataset", stop)
+    status, _, said = prepare(*arguments)
+    assert status == 130 and "stopped" in said and ("finished parts are kept" in said) == kept
+
+
+def test_ctrl_c_while_it_starts_shows_no_traceback(monkeypatch):
+    """The first import of the app's own is stopped."""
+    import builtins
+
+    original = builtins.__import__
+
+    def stop(name, *args, **kwargs):
+        if name == "gpt_data":
+            raise KeyboardInterrupt
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", stop)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "apps/prepare/__main__.py"))
+    assert end.value.code == 130

@@ -14,17 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt_data import DatasetInfo, data_root, describe_nanogpt, describe_speedrun, open_dataset, prepare
-from gpt_data.preparation import (
-    RECIPES,
-    TOKENIZERS,
-    check_tokenizer_replaceable,
-    open_tokenizer,
-    read_texts,
-    save_tokenizer,
-    train_on_files,
-)
-from gpt_data.tokenizers import evaluate_tokenizer, tokenizer_table
+try:  # it takes a second
+    from gpt_data import DatasetInfo, data_root, describe_nanogpt, describe_speedrun, open_dataset, prepare
+    from gpt_data.preparation import (
+        RECIPES,
+        TOKENIZERS,
+        check_tokenizer_replaceable,
+        open_tokenizer,
+        read_texts,
+        save_tokenizer,
+        train_on_files,
+    )
+    from gpt_data.tokenizers import evaluate_tokenizer, tokenizer_table
+except KeyboardInterrupt:
+    sys.exit(130)
 
 COMMANDS = {
     "nanogpt": "describe a folder that nanoGPT prepared, in place: nanogpt DIR",
@@ -33,6 +36,15 @@ COMMANDS = {
     "tokenizers": "compare tokenizers on texts: tokenizers FILE... --tokenizer gpt2 --tokenizer DIR",
     "train-tokenizer": "train a BPE vocabulary: train-tokenizer FILE... --vocab-size N --out DIR",
 }
+USES: dict[str | None, tuple[str, ...]] = {
+    None: ("data_root",),
+    "nanogpt": ("gpt2_bpe",),
+    "speedrun": ("gpt2_bpe",),
+    "verify": ("data_root",),
+    "tokenizers": ("tokenizer", "gpt2_bpe", "text_field"),
+    "train-tokenizer": ("vocab_size", "out", "text_field", "force"),
+}
+"""The options of commands; datasets check theirs."""
 RECIPE_OPTIONS = ("text_field", "val_one_in", "subset", "revision", "chunks", "template", "val_from", "allow_missing")
 
 
@@ -45,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"prepare: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nprepare: stopped; finished parts are kept, the same command continues.", file=sys.stderr)
+        kept = "; finished parts are kept, the same command continues" if args.name in RECIPES else ""
+        print(f"\nprepare: stopped{kept}.", file=sys.stderr)
         return 130
 
 
@@ -84,7 +97,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(COMMANDS[args.name])
     if args.name == "train-tokenizer" and not (args.out and args.vocab_size):
         parser.error(COMMANDS[args.name])
-    if args.name != "tokenizers" and len(args.tokenizer) > 1:
+    if args.name in USES:
+        allowed = {"name", "paths", "quiet", *USES[args.name]}
+        given = [key for key, value in vars(args).items() if value != parser.get_default(key)]
+        if unused := [f"--{key.replace('_', '-')}" for key in given if key not in allowed]:
+            parser.error(f"{args.name or 'the list of datasets'} takes no {', '.join(unused)}")
+    if len(args.tokenizer) > 1 and args.name != "tokenizers":
         parser.error("--tokenizer is given more than once; only `tokenizers` compares several")
     return args
 

@@ -83,6 +83,14 @@ def test_a_subset_is_what_the_readme_says(tmp_path):
         made("fineweb_edu", [folder], tmp_path, subset="sample-350BT", force=True)
 
 
+def test_copies_are_called_copies_and_a_missing_subset_is_told(tmp_path, capsys):
+    folder = repository(tmp_path / "plain", {"train-0.parquet": TEXTS})
+    info = prepare("fineweb_edu", [folder], tokenizer="byte", val_one_in=6, root=tmp_path / "data")
+    assert info.source["description"] == "copies of HuggingFaceFW/fineweb-edu (sample-10BT): plain"
+    assert info.source["hub"] == {"repository": "plain", "subset": None}
+    assert "plain has no subsets, so all that is in it counts as 'sample-10BT'" in capsys.readouterr().err
+
+
 def test_own_splits_are_kept_and_packed_lines_read(tmp_path):
     files = {
         "train/chunk1/example_train_0.jsonl.zst": TEXTS[:50],

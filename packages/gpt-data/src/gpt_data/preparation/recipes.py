@@ -86,8 +86,13 @@ def _describe_shakespeare(texts: Sequence[Path], options: Mapping[str, Any]) -> 
 def _text(request: Request) -> Source:
     if not request.texts:
         raise DatasetError("text needs files or folders: text PATH...")
-    source = text_source(request.texts, text_field=request.options["text_field"])
-    return replace(source, val_one_in=request.options["val_one_in"] or VAL_ONE_IN)
+    field, one_in = request.options["text_field"], request.options["val_one_in"]
+    source = text_source(request.texts, text_field=field)
+    if field is not None and not source.tables:
+        raise DatasetError(f"text_field is {field!r}, but there is no table (jsonl, parquet) that could have it.")
+    if one_in is not None and not source.tables and len(source.documents) == 1:
+        raise DatasetError(f"val_one_in is {one_in}, but a single text is not held out by hash: its last tenth is.")
+    return replace(source, val_one_in=one_in or VAL_ONE_IN)
 
 
 Names = Mapping[str | None, tuple[str, str | None]]
@@ -118,7 +123,11 @@ def _any_hub(request: Request) -> Source:
     if not request.texts:
         raise DatasetError("hf needs the name of a dataset: hf OWNER/NAME, or a folder laid out like its repository.")
     name, *copies = request.texts
-    return _hub_source(replace(request, texts=copies), str(name), request.options["subset"], None)
+    subset = request.options["subset"]
+    source = _hub_source(replace(request, texts=copies), str(name), subset, None)
+    if source.details["hub"].get("subset", subset) != subset:
+        raise DatasetError(f"subset is {subset!r}, but the README of the folder lists no subsets. Leave it out.")
+    return source
 
 
 def _describe_any_hub(texts: Sequence[Path], options: Mapping[str, Any]) -> str | None:
@@ -133,20 +142,23 @@ def _describe_hub(copies: Sequence[Path], repository: str, subset: str | None) -
 
 
 def _hub_source(request: Request, repository: str, subset: str | None, join: Join | None) -> Source:
-    found = (
-        local_files(request.texts, subset)
-        if request.texts
-        else hub_files(repository, subset, request.options["revision"])
-    )
+    if (revision := request.options["revision"]) is not None and (request.texts or Path(repository).is_dir()):
+        raise DatasetError(f"revision is {revision!r}, but nothing is downloaded: the files are copies.")
+    found = local_files(request.texts, subset) if request.texts else hub_files(repository, subset, revision)
     request.progress.say(", ".join(f"{split}: {len(files)} files" for split, files in found.splits.items()))
     if found.ignored:
         request.progress.say(f"left out: the splits {', '.join(found.ignored)}")
+    if subset is not None and found.root is not None and found.details["subset"] is None:
+        request.progress.say(f"{found.root.name} has no subsets, so all that is in it counts as {subset!r}")
+    tables, one_in = found.all_tables(), request.options["val_one_in"]
+    if one_in is not None and all(table.split is not None for table in tables):
+        raise DatasetError(f"val_one_in is {one_in}, but {repository} comes with its own validation split.")
     return Source(
         description=_describe_hub(request.texts, repository, subset),
         license=found.license,
-        tables=tuple(find_field(table, request.options["text_field"]) for table in found.all_tables()),
+        tables=tuple(find_field(table, request.options["text_field"]) for table in tables),
         join=join,
-        val_one_in=request.options["val_one_in"] or FEW,
+        val_one_in=one_in or FEW,
         details={"hub": dict(found.details)},
     )
 

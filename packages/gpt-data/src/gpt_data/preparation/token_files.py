@@ -33,10 +33,13 @@ def speedrun_files(request: Request) -> TokenFiles:
     chunks = request.options["chunks"]
     if not 1 <= chunks <= CHUNKS:
         raise ValueError(f"chunks is {chunks}, expected 1 to {CHUNKS}: files of 100 M tokens.")
+    revision = request.options["revision"]
+    if request.texts and revision is not None:
+        raise DatasetError(f"revision is {revision!r}, but nothing is downloaded: the files are copies.")
     names = [VAL_FILE, *(f"fineweb_train_{number:06d}.bin" for number in range(1, chunks + 1))]
     if not request.texts:
-        ask_hub(REPOSITORY, request.options["revision"])  # without a network all ends here
-        paths = [download_file(REPOSITORY, name, request.options["revision"]) for name in names]
+        ask_hub(REPOSITORY, revision)  # without a network all ends here
+        paths = [download_file(REPOSITORY, name, revision) for name in names]
         return TokenFiles(f"{REPOSITORY}, {chunks} chunks", tuple(paths))
     here = {path.name: path for text in request.texts for path in ([text] if text.is_file() else text.glob("*.bin"))}
     missing = [name for name in names if name not in here]
