@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt_data import DatasetError
+from gpt_data.preparation import documents
 from gpt_data.preparation.documents import Document, byte_offset, pieces, scan
 from gpt_data.preparation.plan import make_plan
+from gpt_data.tokenizers import BPETokenizer
 from gpt_data.tokenizers.bpe import SPLIT_PATTERN
 from gpt_data.tokenizers.gpt2 import GPT2_PATTERN
 
@@ -28,6 +30,86 @@ def test_no_tokenizer_notices_a_cut(text, size, pattern):
     assert [piece.last for piece in found] == [False] * (len(found) - 1) + [True]
     cut_pieces = [part for piece in found for part in regex.findall(pattern, piece.read())]
     assert cut_pieces == regex.findall(pattern, text)
+
+
+# Words of several scripts, numbers, marks, and what comes between them.
+PARTS = ["жщ", "東字", "कि", "لأ", "ñ", "²", "ⅷ", "٣", "1234", "it's", "'ll", "e\u0301", "🦊", "_", "-", "don't"]
+BETWEEN = [
+    " ",
+    "  ",
+    "\t",
+    "\n",
+    "\n\n",
+    "\n \n\n",
+    "\r\n",
+    "\r\n\r\n",
+    "\r",
+    "\u00a0",
+    "\u3000",
+    "\u2028",
+    "\x85",
+    "\x1f",
+]
+MARKS = [".", ", ", ".\n\n", ".\r\n", "!", "。", "、", "」\n", "「", ";\n", "' ", ":\t", "?\n\n\n"]
+TEXTS = st.lists(st.sampled_from([*PARTS, *BETWEEN, *MARKS]), min_size=9, max_size=30).map("".join)
+
+
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, SPLIT_PATTERN], ids=["gpt2", "trained"])
+def test_no_script_notices_a_cut(pattern):
+    """The ids themselves, from a vocabulary that joins any two bytes: what a pattern does not part is joined."""
+    singles = sorted(set("".join([*PARTS, *BETWEEN, *MARKS]).encode()))
+    tokens = [bytes([i]) for i in range(256)] + [bytes([a, b]) for a in singles for b in singles]
+    tokens += [b"\r\n\r\n", b"\n\n\n\n", b"    ", b"\n\n\n", b"   "]
+    tokenizer = BPETokenizer("pairs", {token: rank for rank, token in enumerate(tokens)}, pattern)
+    cuts = 0
+
+    @settings(max_examples=300, deadline=None)
+    @given(text=TEXTS, size=st.integers(1, 8))
+    def check(text, size):
+        nonlocal cuts
+        found = list(pieces(Document("t", text=text), 0, len(text.encode()), size))
+        cuts += len(found) - 1
+        assert [i for piece in found for i in tokenizer.encode(piece.read())] == tokenizer.encode(text)
+
+    check()
+    assert cuts > 300
+
+
+ORDINARY = {
+    "cyrillic lines": "Строка текста на русском языке\nи ещё одна такая же строка\n",
+    "cyrillic paragraphs": "Абзац, в котором есть запятая.\n\nДругой абзац; тоже короткий!\n\n\n",
+    "english paragraphs": '"A paragraph of one line," she said.\n\n"And another."\n\n',
+    "windows": "A line of text.\r\n\tAnother one.\r\n\r\n",
+    "chinese": "第一行，没有空格。\n\n第二行，也没有。\n\n",
+    "japanese": "　吾輩は猫である。名前はまだ無い。\n\n　どこで生れたか、とんと見当がつかぬ。\n\n",
+    "devanagari": "यह एक वाक्य है।\n\nयह दूसरा वाक्य है।\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_ordinary_texts_of_any_script_are_cut(tmp_path, kind):
+    content = (ORDINARY[kind] * (1 + 600_000 // len(ORDINARY[kind]))).encode()
+    path = tmp_path / "t.txt"
+    path.write_bytes(content)
+    found = list(pieces(Document("t", path), 0, len(content), size=50_000))
+    assert "".join(piece.read() for piece in found) == content.decode()
+    assert max(piece.bytes for piece in found) < 50_000 + 300
+
+
+def test_a_line_break_nearby_comes_before_the_end_of_a_word():
+    text = "a word " * 500 + "\nthe last word of a line\nanother line, " + "and words " * 500
+    found = list(pieces(Document("t", text=text), 0, len(text), size=100))
+    assert found[0].end == text.index("another") and found[1].bytes < 120
+
+
+def test_a_text_that_cannot_be_cut_is_refused_if_it_is_large(monkeypatch, tmp_path):
+    monkeypatch.setattr(documents, "LARGEST_PIECE_BYTES", 3 << 20)
+    path = tmp_path / "t.txt"
+    path.write_bytes(b"x" * (3 << 20))
+    assert len(list(pieces(Document("t", path), 0, 3 << 20))) == 1
+    path.write_bytes(b"x" * ((3 << 20) + 1))
+    with pytest.raises(DatasetError, match=r"t\.txt: no word ends in 3 MB from byte 0 on,"):
+        list(pieces(Document("t", path), 0, (3 << 20) + 1))
 
 
 def test_long_texts_are_really_cut():

@@ -16,11 +16,20 @@ from ..errors import DatasetError
 PIECE_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
 SEARCH_BYTES = 1 << 14
+NEARBY_BYTES = 1 << 18
+"""How far a line break is looked for before the end of a word will do."""
+LARGEST_PIECE_BYTES = 64 << 20
+"""A text that cannot be cut in so many bytes is refused: it would need several times as much memory."""
 SAFE_CUT = re.compile(rb"[A-Za-z0-9.,;:!?)}\]]\n(?=[A-Za-z0-9])")
 """A single line break between visible characters. Every BPE pattern here ends a piece of text right after it, so the
 ids of the two halves are the ids of the whole."""
 CUT_CONTEXT = 2
 """Bytes before the one that is searched for that SAFE_CUT looks at."""
+WORD_END = re.compile(r"[^\W_](?=[\s,.;:!?、。，；：！？])")
+"""A letter or number of any script before a space, a line break or a mark. No rule of the patterns goes on from the
+one to the other, and none looks back or, after a letter or number, ahead: each half is cut as it is in the whole."""
+CHAR_BYTES = 4
+"""The most that one character takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +154,51 @@ def byte_offset(document: Document, chars: int) -> int:
 def pieces(document: Document, start: int, end: int, size: int = PIECE_BYTES) -> Iterator[Piece]:
     """Cut bytes [start, end) into pieces of about `size` without changing any token.
 
-    A text without a single line break between two visible characters stays in one piece.
+    A cut is the next single line break between visible characters or, if there is none nearby, the end of the next
+    word. That is safe for tokenizers by bytes, by characters and for byte-level BPE with the patterns of GPT-2 and
+    GPT-4; one from Hugging Face that puts a space before each text (Metaspace, as Llama 2's) gets one at each piece.
+    Errors: DatasetError for over LARGEST_PIECE_BYTES without a place to cut.
     """
-    while end - start > size and (cut := _next_cut(document, start + size, end)) is not None:
+    while end - start > size:
+        cut = _next_cut(document, start + size, min(end, start + LARGEST_PIECE_BYTES))
+        if cut is None and end - start > LARGEST_PIECE_BYTES:
+            raise DatasetError(
+                f"{document.path or document.key}: no word ends in {LARGEST_PIECE_BYTES >> 20} MB from byte {start} on, "
+                "so that they would be encoded at once. Is it text? Put line breaks in it, or leave it out."
+            )
+        if cut is None:
+            break
         yield Piece(document, start, cut, last=False)
         start = cut
     yield Piece(document, start, end, last=True)
 
 
 def _next_cut(document: Document, position: int, end: int) -> int | None:
-    window, origin = b"", position - CUT_CONTEXT
+    """The first place to cut from `position` on."""
+    line = _line_end(document, position, min(end, position + NEARBY_BYTES))
+    return _word_end(document, position, end) if line is None else line
+
+
+def _line_end(document: Document, position: int, end: int) -> int | None:
+    window, origin = b"", max(position - CUT_CONTEXT, 0)
     for block in document.blocks(origin, end, SEARCH_BYTES):
         window += block
         if found := SAFE_CUT.search(window):
             return origin + found.end()
         origin, window = origin + len(window) - CUT_CONTEXT, window[-CUT_CONTEXT:]
+    return None
+
+
+def _word_end(document: Document, position: int, end: int) -> int | None:
+    kept = 2 * CHAR_BYTES  # at least one whole character
+    window, origin = b"", max(position - CHAR_BYTES, 0)
+    for block in document.blocks(origin, end, SEARCH_BYTES):
+        window += block
+        begin = next((i for i, byte in enumerate(window[:CHAR_BYTES]) if byte & 0xC0 != 0x80), 0)
+        text = window[begin:].decode(errors="ignore")  # the last character may be cut
+        for found in WORD_END.finditer(text):
+            cut = origin + begin + len(text[: found.end()].encode())
+            if cut >= position:
+                return cut
+        origin, window = origin + max(len(window) - kept, 0), window[-kept:]
     return None
