@@ -76,6 +76,7 @@ def test_a_text_is_prepared_listed_and_verified(prepare, tmp_path):
         ),
         (["text", "one.txt", "--val-one-in", "5"], 1, "val_one_in is 5, but a single text is not held out by hash"),
         (["text", "one.txt", "--text-field", "body"], 1, "text_field is 'body', but there is no table"),
+        (["tokenizers", "one.txt", "--tokenizer", "byte", "--text-field", "body"], 1, "there is no table"),
         (["hf", "repo", "--subset", "x"], 1, "subset is 'x', but the README of the folder lists no subsets"),
         (["hf", "repo", "--revision", "x"], 1, "revision is 'x', but nothing is downloaded"),
         (["fineweb10B", "--text", "repo", "--revision", "x"], 1, "revision is 'x', but nothing is downloaded"),

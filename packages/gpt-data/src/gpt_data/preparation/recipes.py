@@ -86,10 +86,8 @@ def _describe_shakespeare(texts: Sequence[Path], options: Mapping[str, Any]) -> 
 def _text(request: Request) -> Source:
     if not request.texts:
         raise DatasetError("text needs files or folders: text PATH...")
-    field, one_in = request.options["text_field"], request.options["val_one_in"]
-    source = text_source(request.texts, text_field=field)
-    if field is not None and not source.tables:
-        raise DatasetError(f"text_field is {field!r}, but there is no table (jsonl, parquet) that could have it.")
+    one_in = request.options["val_one_in"]
+    source = text_source(request.texts, text_field=request.options["text_field"])
     if one_in is not None and not source.tables and len(source.documents) == 1:
         raise DatasetError(f"val_one_in is {one_in}, but a single text is not held out by hash: its last tenth is.")
     return replace(source, val_one_in=one_in or VAL_ONE_IN)

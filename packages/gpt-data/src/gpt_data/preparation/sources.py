@@ -113,6 +113,8 @@ def text_source(
                 found.setdefault(document.path, document.key)
     files = {path: found[path] for path in distinct(found)}
     rows = [Table(key, path) for path, key in files.items() if tables.is_table(path)]
+    if text_field is not None and not rows:
+        raise DatasetError(f"text_field is {text_field!r}, but there is no table (jsonl, parquet) that could have it.")
     return Source(
         description=description or texts_description(paths),
         license=license,

@@ -159,12 +159,12 @@ def train_on_files(
 
 
 def _first(limit: int, texts: Iterable[str]) -> Iterator[str]:
-    """Texts of `limit` bytes in all: files that are packed hold more than their size."""
+    """Texts of `limit` bytes in all, or one text more: files that are packed hold more than their size."""
     for text in texts:
-        limit -= len(text.encode())
-        if limit < 0:
-            return
         yield text
+        limit -= len(text.encode())
+        if limit <= 0:
+            return
 
 
 def _train_bpe(texts: Iterable[str], size: int, vocab_size: int, progress: Progress) -> Tokenizer:
