@@ -55,12 +55,13 @@ TEXTS = st.lists(st.sampled_from([*PARTS, *BETWEEN, *MARKS]), min_size=9, max_si
 
 
 @pytest.mark.parametrize("pattern", [GPT2_PATTERN, SPLIT_PATTERN], ids=["gpt2", "trained"])
-def test_no_script_notices_a_cut(pattern):
+def test_no_script_notices_a_cut(pattern, monkeypatch):
     """The ids themselves, from a vocabulary that joins any two bytes: what a pattern does not part is joined."""
     singles = sorted(set("".join([*PARTS, *BETWEEN, *MARKS]).encode()))
     tokens = [bytes([i]) for i in range(256)] + [bytes([a, b]) for a in singles for b in singles]
     tokens += [b"\r\n\r\n", b"\n\n\n\n", b"    ", b"\n\n\n", b"   "]
     tokenizer = BPETokenizer("pairs", {token: rank for rank, token in enumerate(tokens)}, pattern)
+    monkeypatch.setattr(documents, "NEARBY_BYTES", 1)
     cuts = 0
 
     @settings(max_examples=300, deadline=None)
@@ -87,16 +88,18 @@ ORDINARY = {
 
 
 @pytest.mark.parametrize("kind", ORDINARY)
-def test_ordinary_texts_of_any_script_are_cut(tmp_path, kind):
+def test_ordinary_texts_of_any_script_are_cut(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(documents, "NEARBY_BYTES", 1000)
     content = (ORDINARY[kind] * (1 + 600_000 // len(ORDINARY[kind]))).encode()
     path = tmp_path / "t.txt"
     path.write_bytes(content)
     found = list(pieces(Document("t", path), 0, len(content), size=50_000))
     assert "".join(piece.read() for piece in found) == content.decode()
-    assert max(piece.bytes for piece in found) < 50_000 + 300
+    assert max(piece.bytes for piece in found) < 50_000 + 1000 + 300
 
 
-def test_a_line_break_nearby_comes_before_the_end_of_a_word():
+def test_a_line_break_nearby_comes_before_the_end_of_a_word(monkeypatch):
+    monkeypatch.setattr(documents, "NEARBY_BYTES", 4000)
     text = "a word " * 500 + "\nthe last word of a line\nanother line, " + "and words " * 500
     found = list(pieces(Document("t", text=text), 0, len(text), size=100))
     assert found[0].end == text.index("another") and found[1].bytes < 120
@@ -108,7 +111,7 @@ def test_a_text_that_cannot_be_cut_is_refused_if_it_is_large(monkeypatch, tmp_pa
     path.write_bytes(b"x" * (3 << 20))
     assert len(list(pieces(Document("t", path), 0, 3 << 20))) == 1
     path.write_bytes(b"x" * ((3 << 20) + 1))
-    with pytest.raises(DatasetError, match=r"t\.txt: no word ends in 3 MB from byte 0 on,"):
+    with pytest.raises(DatasetError, match=r"t\.txt: no word ends in 3 MB after byte 0,"):
         list(pieces(Document("t", path), 0, (3 << 20) + 1))
 
 

@@ -163,7 +163,7 @@ def pieces(document: Document, start: int, end: int, size: int = PIECE_BYTES) ->
         cut = _next_cut(document, start + size, min(end, start + LARGEST_PIECE_BYTES))
         if cut is None and end - start > LARGEST_PIECE_BYTES:
             raise DatasetError(
-                f"{document.path or document.key}: no word ends in {LARGEST_PIECE_BYTES >> 20} MB from byte {start} on, "
+                f"{document.path or document.key}: no word ends in {LARGEST_PIECE_BYTES >> 20} MB after byte {start}, "
                 "so that they would be encoded at once. Is it text? Put line breaks in it, or leave it out."
             )
         if cut is None:
@@ -174,9 +174,10 @@ def pieces(document: Document, start: int, end: int, size: int = PIECE_BYTES) ->
 
 
 def _next_cut(document: Document, position: int, end: int) -> int | None:
-    """The first place to cut from `position` on."""
-    line = _line_end(document, position, min(end, position + NEARBY_BYTES))
-    return _word_end(document, position, end) if line is None else line
+    """The first place to cut from `position` on; None also if that is nearly all."""
+    near = position + NEARBY_BYTES
+    line = _line_end(document, position, min(end, near))
+    return _word_end(document, position, end) if line is None and near < end else line
 
 
 def _line_end(document: Document, position: int, end: int) -> int | None:
