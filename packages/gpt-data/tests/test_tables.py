@@ -1,5 +1,6 @@
 """Reading tables: every row exactly once however a file is cut, and errors that name the file and the line."""
 
+import gzip
 import json
 import tempfile
 from pathlib import Path
@@ -224,3 +225,22 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
         with pytest.raises(ImportError, match=r"pip install 'gpt-data\[tables\]'"):
             read(needs, 100)
     assert read(plain, 100) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz"])
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path, kind):
+    path, content = tmp_path / f"t.{kind}", '\ufeff{"text": "a"}\n{"text": "\ufeffb"}\n'.encode()
+    path.write_bytes(gzip.compress(content) if kind.endswith("gz") else content)
+    table = find_field(Table("t", path), None)
+    assert table.field == "text" and count_rows(table) == 2
+    assert [text for run in cut(table, 5) for rows in tables.rows(run) for text in rows.values] == ["a", "\ufeffb"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_table_without_rows_has_no_column_that_could_be_missing(tmp_path, content):
+    path = tmp_path / "t.jsonl"
+    path.write_text(content)
+    assert find_field(Table("t", path), "body").field is None
+    path.write_text("{}\n")
+    with pytest.raises(DatasetError, match=r"has the columns \(none\), not 'body'"):
+        find_field(Table("t", path), "body")

@@ -82,10 +82,13 @@ def table_facts(tables: Iterable[Table], stamps: Mapping[Table, tuple[int, int]]
 
 
 def write_facts(facts: Sequence[Fact], path: Path) -> str:
-    """Write `sources.jsonl`; returns the digest of the names and contents of all files, in order."""
+    """Write `sources.jsonl`; returns the digest of the names and contents of all files, in order.
+
+    A name that is not UTF-8 is written as Python has it, such a byte as a surrogate (`\\udcff`), and hashed as it is.
+    """
     path.write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
     lines = "".join(f"{fact['document']}\0{fact['sha256']}\n" for fact in facts)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def total(records: Iterable[PartRecord]) -> Counter[str]:

@@ -26,7 +26,11 @@ def build_text(context: Context, source: Source) -> None:
     with ThreadPoolExecutor(context.workers) as pool:
         scans, left_out = _scan(source, pool, context)
         stamps = {table: table.stamp() for table in source.tables}  # before anything is planned or learned from them
-        plan = make_plan(scans, context.shard_bytes, source.tables, source.join, source.val_one_in)
+        filled = [table for table in source.tables if table.field is not None]
+        left_out["empty"] += len(source.tables) - len(filled)
+        if not scans and not filled:
+            raise DatasetError(f"no text in {source.description} ({left_out} left out). Give other files.")
+        plan = make_plan(scans, context.shard_bytes, filled, source.join, source.val_one_in)
         kind, vocab_size = context.options["tokenizer"], context.options["vocab_size"]
         made_by = {"recipe": context.recipe, "joined": source.join is not None, "files": tokenizer_identity(kind)}
         context.staging.open(plan.fingerprint({**context.options, **made_by}, stamps))
@@ -89,8 +93,6 @@ def _scan(source: Source, pool: ThreadPoolExecutor, context: Context) -> tuple[l
             left_out["empty"] += 1
         elif distinct.setdefault(found.sha256, found) is not found:
             left_out["duplicate"] += 1
-    if not distinct and not source.tables:
-        raise DatasetError(f"no text in {source.description} ({left_out} left out). Give other files.")
     return list(distinct.values()), left_out
 
 

@@ -14,18 +14,22 @@ from .tables import BATCH_BYTES, Rows, Run, Table, compression, needs_pyarrow
 MAX_LINE_BYTES = 1 << 28
 """A longer line is a sign of a file that holds something else."""
 BUFFER_BYTES = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some programs of Windows begin a file with; it is no part of the first row."""
 ESCAPED_SURROGATES = (b"\\ud", b"\\uD")
 
 
-def columns(table: Table) -> dict[str, str]:
-    """Names in the first row -> `text` or the JSON type found there."""
+def columns(table: Table) -> dict[str, str] | None:
+    """Names in the first row -> `text` or the JSON type found there; None if there is no row."""
     with _open(table)[0] as file:
         try:
             line = next((line for line in _lines(file, table, 0, None) if line.strip()), None)
         except OSError as error:
             raise _corrupt(table, error) from error
+    if line is None and compression(table.path) and not table.stamp()[0]:
+        raise DatasetError(f"{table.path}: has 0 bytes, which is no compressed file. It is truncated: fetch it again.")
     if line is None:
-        raise DatasetError(f"{table.path}: holds no rows.")
+        return None
     row = _parse(line, replace(table, field=None), 0)
     return {name: "text" if isinstance(value, str) else _kind(value) for name, value in row.items()}
 
@@ -110,6 +114,8 @@ def _read_line(file: BinaryIO, table: Table, position: int) -> bytes:
 
 def _parse(line: bytes, table: Table, position: int) -> Any:
     """The text of a row, or the row; `position` is where its line begins."""
+    if position == 0:
+        line = line.removeprefix(BYTE_ORDER_MARK)
     try:
         row = json.loads(line.decode())
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError and JSONDecodeError

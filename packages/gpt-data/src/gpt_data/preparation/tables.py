@@ -28,7 +28,7 @@ class Table:
     split: str | None = None
     """The split that its source assigns; None: the hash of each text decides."""
     field: str | None = None
-    """The column that holds the text; None: rows are read whole, as dictionaries."""
+    """The column that holds the text; None: rows are read whole, as dictionaries, or there are none."""
 
     def stamp(self) -> tuple[int, int]:
         """Changes when the file does: bytes, and the time of its last change in nanoseconds."""
@@ -68,10 +68,15 @@ def compression(path: Path) -> str | None:
 
 
 def find_field(table: Table, wanted: str | None) -> Table:
-    """The table with the column that holds its text. DatasetError lists the columns if it is not there."""
+    """The table with the column that holds its text; without one if it has no rows that could tell.
+
+    DatasetError lists the columns if it is not there.
+    """
     from . import jsonl, parquet
 
     columns = parquet.columns(table) if _is_parquet(table) else jsonl.columns(table)
+    if columns is None:
+        return table
     where = f"{table.path}: has the columns {', '.join(columns) or '(none)'}"
     if wanted is not None and wanted not in columns:
         raise DatasetError(f"{where}, not {wanted!r}. Name the one that holds the text: --text-field.")
