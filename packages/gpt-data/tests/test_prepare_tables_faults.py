@@ -149,7 +149,7 @@ def test_a_full_disk_stops_every_thread_and_the_next_run_continues(folder, tmp_p
         return real(source, target)
 
     monkeypatch.setattr(write.os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left.* run the same command again: '.*_\d+\.tmp'"):
         prepare("text", [folder], out=tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
@@ -160,18 +160,48 @@ def test_a_full_disk_stops_every_thread_and_the_next_run_continues(folder, tmp_p
     assert contents(tmp_path / "out") == contents(straight.path)
 
 
-def test_ctrl_c_ends_within_a_moment_and_the_next_run_continues(folder, tmp_path, monkeypatch):
-    calls = []
+# Every batch takes 50 ms, a minute in all, which Ctrl-C must not wait for.
+SLOW = """
+import sys, time
+from gpt_data import prepare
+from gpt_data.tokenizers import ByteTokenizer
 
-    def interrupted(record, path):
-        calls.append(path)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(record, path)
+real = ByteTokenizer.encode_documents
 
-    real = write.PartRecord.save
-    monkeypatch.setattr(write.PartRecord, "save", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare("text", [folder], out=tmp_path / "out", **OPTIONS)
-    monkeypatch.undo()
-    prepare("text", [folder], out=tmp_path / "out", **OPTIONS).verify()
+def slow(self, texts):
+    time.sleep(0.05 * len(texts))
+    return real(self, texts)
+
+ByteTokenizer.encode_documents = slow
+prepare("text", [sys.argv[1]], tokenizer="byte", out=sys.argv[2], workers=1, shard_bytes=3000)
+"""
+
+
+def test_ctrl_c_ends_within_a_moment_and_the_next_run_continues(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    texts = [f"This is document {i} of many.\n" * 5 for i in range(1200)]
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), folder / "t.parquet", row_group_size=15)
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(folder), str(out)], stderr=subprocess.PIPE, text=True)
+    records = tmp_path / ".out.partial" / "records"
+    try:
+        deadline = time.monotonic() + 40
+        while len(list(records.glob("*.json"))) < 2:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=40)
+        took = time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode != 0 and "KeyboardInterrupt" in err and not out.exists()
+    kept = [json.loads(path.read_text())["files"] for path in records.glob("*.json")]
+    indices = [path.stem[-6:] for path in records.glob("*.json")]
+    shards = tmp_path / ".out.partial" / "dataset"
+    names = [f"{key}_{index}.bin" for index, files in zip(indices, kept, strict=True) for key in files]
+    before = {name: (shards / name).stat().st_ino for name in names}
+    assert 2 <= len(kept) < 40 and took < 10
+    prepare("text", [folder], out=out, **OPTIONS).verify()
+    assert {name: (out / name).stat().st_ino for name in names} == before

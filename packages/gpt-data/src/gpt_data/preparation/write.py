@@ -8,7 +8,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -59,7 +59,8 @@ class PartRecord:
     counts: dict[str, int]
 
     def save(self, path: Path) -> None:
-        write_json(path, asdict(self))
+        with writing(path):
+            write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> PartRecord | None:
@@ -97,6 +98,18 @@ def write_part(part: Part, folder: Path, pool: Executor, ahead: int, on_weight: 
     return PartRecord(records, dict(counts))
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError names the file, and says that what is finished is not lost."""
+    try:
+        yield
+    except OSError as error:
+        what = (
+            f"{error.strerror}. What is finished is kept: make room if the disk is full, and run the same command again"
+        )
+        raise OSError(error.errno, what, str(path)) from error
+
+
 def _in_order(pool: Executor, jobs: Iterable[Job], ahead: int) -> Iterator[Encoded]:
     waiting: deque[Future[Encoded]] = deque()
     try:
@@ -129,10 +142,12 @@ class _File:
         content = array.data.cast("B") if array.size else memoryview(b"")
         self._digest.update(content)
         self._items += array.size
-        while content:
-            content = content[self._file.write(content) :]
+        with writing(self._aside):
+            while content:
+                content = content[self._file.write(content) :]
 
     def finish(self) -> FileRecord:
-        os.fsync(self._file.fileno())
-        os.replace(self._aside, self._path)
+        with writing(self._aside):
+            os.fsync(self._file.fileno())
+            os.replace(self._aside, self._path)
         return FileRecord(self._items, self._digest.hexdigest())
