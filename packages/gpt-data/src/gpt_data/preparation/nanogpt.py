@@ -23,6 +23,8 @@ def describe_nanogpt(folder: str | Path, gpt2_bpe: str | Path | None = None) -> 
     Errors: DatasetError names the file and what is wrong with it.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder.")
     if (folder / "meta.pkl").is_file():
         tokenizer, dtype = _read_meta(folder / "meta.pkl")
     else:

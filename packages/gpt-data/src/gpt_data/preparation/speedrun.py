@@ -30,6 +30,8 @@ def describe_speedrun(folder: str | Path, gpt2_bpe: str | Path | None = None) ->
     Errors: DatasetError names the file and what is wrong with it.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder.")
     files = {split: sorted(folder.glob(f"*_{split}_*.bin")) for split in SPLITS}
     for split, paths in files.items():
         if not paths:
