@@ -10,7 +10,7 @@ from workspace import ROOT
 @pytest.fixture
 def app():
     """The `main` of the app, in this process."""
-    return runpy.run_path(str(ROOT / "apps/prepare/__main__.py"))["main"]
+    return runpy.run_path(str(ROOT / "apps/prepare"))["main"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_text_is_prepared_listed_and_verified(prepare, tmp_path):
         (["openwebtext", "--text", "missing.parquet"], 1, "missing.parquet: no such file. Give .parquet"),
         (["task_mixture", "--text", "empty.txt"], 1, "task_mixture takes one folder"),
         (["speedrun"], 2, "speedrun DIR"),
-        (["speedrun", "nowhere"], 1, "nowhere: has no *_train_*.bin"),
+        (["speedrun", "nowhere"], 1, "nowhere: no such folder"),
         (["train-tokenizer", "empty.txt"], 2, "train-tokenizer FILE... --vocab-size N --out DIR"),
         (["text", "empty.txt", "--tokenizer", "gpt2", "--tokenizer", "byte"], 2, "--tokenizer is given more than once"),
         (["speedrun", "DIR", "--out", "X"], 2, "speedrun takes no --out"),
@@ -173,5 +173,5 @@ def test_ctrl_c_while_it_starts_shows_no_traceback(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", stop)
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "apps/prepare/__main__.py"))
+        runpy.run_path(str(ROOT / "apps/prepare"))
     assert end.value.code == 130

@@ -31,8 +31,8 @@ class Loader(ABC):
     """An endless iterator of `Batch` with `state_dict()/load_state_dict()`.
 
     Everything it yields is a function of (dataset, seed, rank, world size) and of how much was handed out before. A
-    state is JSON-able, equal on every rank (`HFStream`'s is not), and describes batches already handed out. A state of another stream, or
-    one that this number of ranks cannot continue exactly, is a ValueError.
+    state is JSON-able, equal on every rank (`HFStream`'s is not), and describes batches already handed out. A state of
+    another stream, or one that this number of ranks cannot continue exactly, is a ValueError.
     B = device_batch_size rows, T = context_length; all ranks together take world_size·B rows per batch.
     """
 

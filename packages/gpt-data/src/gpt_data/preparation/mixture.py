@@ -101,7 +101,7 @@ def task_mixture_source(request: Request) -> ChatSource:
             if not request.options["allow_missing"]:
                 raise DatasetError(
                     f"{error} Copies of the three repositories are taken from one folder that holds them as smoltalk, "
-                    "mmlu and gsm8k (--text DIR). To do without this one: --allow-missing."
+                    "mmlu and gsm8k (--text DIR). To take what is there: --allow-missing."
                 ) from error
             request.progress.say(f"left out {wanted.name} ({wanted.side}): {error}")
             missing.append(f"{wanted.name} ({wanted.side})")

@@ -23,6 +23,7 @@ from .progress import Progress
 from .recipes import NEEDS_TEXTS, RECIPES
 from .sources import Request, own_name
 from .staging import Staging, check_replaceable
+from .tables import COMPRESSED
 from .token_files import TokenFiles, build_token_files
 from .vocabulary import TOKENIZERS, check_choice, is_same_tokenizer, tokenizer_name
 
@@ -112,7 +113,10 @@ def _default_name(name: str, texts: Sequence[Path]) -> str:
     if name not in NEEDS_TEXTS or not texts:
         return name
     is_file = texts[0].is_file() or (name == "text" and not texts[0].is_dir())  # one that is missing counts as one
-    found = Path(own_name(texts[0])).stem if is_file else own_name(texts[0])
+    found = own_name(texts[0])
+    if is_file:
+        packed = Path(found).suffix in COMPRESSED  # pages.jsonl.zst gives the same as pages.jsonl
+        found = Path(Path(found).stem).stem if packed else Path(found).stem
     if not found:
         raise DatasetError(f"{texts[0]}: has no name that the dataset could have. Choose a folder: --out.")
     if found in RECIPES:
