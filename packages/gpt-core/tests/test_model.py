@@ -315,7 +315,7 @@ def test_packed_documents_are_as_if_alone(variant):
 
 
 def test_a_packed_document_longer_than_the_context_is_refused():
-    with pytest.raises(ValueError, match="a document of 17 tokens does not fit the context of 16.*max_document"):
+    with pytest.raises(ValueError, match=r"a document of 17 tokens does not fit the context of 16.*max_document"):
         gpt(61, 16, **SMALL)(ids(1, 20), cu_seqlens=torch.tensor([0, 3, 20], dtype=torch.int32))
 
 
