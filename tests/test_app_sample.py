@@ -141,5 +141,5 @@ def test_a_nanogpt_checkpoint_with_its_characters(tmp_path, main):
         main(tmp_path / "ckpt.pt", "--tokenizer", tmp_path / "meta.pkl", "--prompt", "Z")
 
     (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"stoi": print}))
-    with pytest.raises(ValueError, match=r"no nanoGPT table of characters.*could run code"):
+    with pytest.raises(ValueError, match=r"no nanoGPT table of characters.*GLOBAL, which no table needs"):
         main(tmp_path / "ckpt.pt", "--tokenizer", tmp_path / "bad.pkl")
