@@ -39,6 +39,7 @@ from bench_train import TEN_MILLION, our_step, random_characters
 
 import gpt_data
 from gpt_data.loaders import mixture
+from gpt_data.tokenizers import ByteTokenizer
 
 BOUNDARY, VOCABULARY = 50256, 50257
 SHAPES = ((32, 1024), (12, 64))
@@ -87,6 +88,7 @@ def documents(folder: Path, tokens: int) -> Path:
     split = gpt_data.SplitInfo(sum(s.tokens for s in shards), 4 * tokens, len(shards), tuple(shards))
     boundary, splits = gpt_data.Boundary(BOUNDARY, "start"), {"train": split, "val": split}
     info = gpt_data.DatasetInfo(folder, "bench", "uint16", VOCABULARY, "none", splits, {}, {}, boundary)
+    ByteTokenizer().save(info.tokenizer_dir)  # mixtures compare tokenizers; nothing is decoded
     info.save()
     return folder
 
