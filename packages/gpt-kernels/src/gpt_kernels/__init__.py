@@ -1,7 +1,8 @@
 """Operations of GPT training: a readable reference and a fast version of each.
 
-Every function here is plain PyTorch, runs on any device, is differentiable and compiles with
-`torch.compile(fullgraph=True)`. Nothing is chosen at import time.
+Every operation has its definition in plain PyTorch, which runs on any device, and takes a Triton kernel where its
+arguments allow one; `NAME_backend` says which. Nothing is chosen at import time, and neither triton nor the compiler is
+imported.
 """
 
 from .modules import FP8Linear as FP8Linear
