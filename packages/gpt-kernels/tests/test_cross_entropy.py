@@ -191,7 +191,7 @@ def test_only_the_gradient_that_is_needed(needed, reduction):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("cap", [[], [15.0], [23.0, 5.0, 7.5]])
 def test_no_tensor_holds_more_than_a_chunk_of_logits(cap, dtype):
-    from gpt_kernels.ops.chunked_cross_entropy import _chunked
+    from gpt_kernels.ops.linear_cross_entropy import losses_in_chunks
 
     sizes = []
 
@@ -203,7 +203,7 @@ def test_no_tensor_holds_more_than_a_chunk_of_logits(cap, dtype):
 
     x, weight, targets = tensors((96,), 300, 4, dtype)
     with Sizes():
-        _chunked(None, x, weight, targets[:, None], torch.ones(1), cap, IGNORED, 0.0, 8, True, True)
+        losses_in_chunks(x, weight, targets[:, None], torch.ones(1), cap, IGNORED, 0.0, 8, True, True)
     assert max(sizes) == 8 * 300 > weight.numel() > x.numel()
 
 
@@ -271,14 +271,13 @@ print("torch._dynamo" in sys.modules, "triton" in sys.modules)
 
 
 def test_operators_are_registered_right():
-    from gpt_kernels.ops import chunked_cross_entropy as operators
+    from gpt_kernels.ops.linear_cross_entropy import linear_cross_entropy_chunks
 
     x, weight, targets = tensors((5,), 7, 4, torch.bfloat16)
     arguments = (x, weight, targets[:, None], torch.ones(1), [3.0], IGNORED, 0.1, 2)
-    check_operator(operators.linear_cross_entropy_sum, *arguments, True, True)
-    check_operator(operators.linear_cross_entropy_sum, *arguments, False, False)
-    check_operator(operators.linear_cross_entropy_rows, *arguments)
-    check_operator(operators.linear_cross_entropy_rows_backward, torch.ones(5), *arguments, True, True)
+    for needs in ((True, True), (True, False), (False, True), (False, False)):
+        check_operator(linear_cross_entropy_chunks, *arguments, *needs)
+    check_operator(linear_cross_entropy_chunks, *arguments, True, True, torch.ones(5))
 
 
 def test_softcaps():
@@ -304,7 +303,7 @@ def test_backends():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": torch.zeros(4, dtype=torch.int64)}, r"targets must be \(..., T\)"),
+        ({"targets": torch.zeros(4, dtype=torch.int64)}, r"targets must be \(..., T\) .* got \(4,\), expected \(5,\)"),
         ({"targets": torch.zeros(5)}, "targets must be integers, got torch.float32"),
         ({"weight": torch.zeros(7, 3)}, r"weight must be \(V, 4\)"),
         ({"weight": torch.zeros(7, 4).double()}, "one dtype"),

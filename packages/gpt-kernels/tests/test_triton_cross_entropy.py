@@ -5,10 +5,14 @@ import torch
 
 pytest.importorskip("triton")
 
-from gpt_kernels import SigmoidCap, cross_entropy, cross_entropy_backend, softcapped_cross_entropy
-from gpt_kernels.ops import softcapped_cross_entropy as halves
-from gpt_kernels.ops.cross_entropy import targets_of_rows
-from gpt_kernels.ops.softcap import softcap_numbers
+from gpt_kernels import (
+    SigmoidCap,
+    cross_entropy,
+    cross_entropy_backend,
+    softcapped_cross_entropy,
+    softcapped_cross_entropy_backward,
+)
+from gpt_kernels.ops import cross_entropy_rows as rows
 from gpt_kernels.testing import (
     DTYPES,
     assert_near,
@@ -28,28 +32,19 @@ GRAD_SCALE = 0.75 / 448
 LARGEST = 57344.0
 
 
-def arguments(N, V, dtype=torch.float32, weights=(1.0, 0.5, 0.25), scale=4.0):
+def arguments(N, V, dtype=torch.float32, weights=(1.0, 0.5, 0.25), scale=4.0, **options):
     logits = random(N, V, dtype=dtype, scale=scale)
     targets = torch.randint(V, (N,), generator=torch.Generator().manual_seed(N)).to(logits.device)
     if N > 1:
         targets[N // 2] = IGNORED
-    weights_K = torch.tensor(weights, device=logits.device)
-    return logits, targets_of_rows(targets, len(weights), IGNORED), weights_K
+    options = {"softcap": SPEEDRUN, **options}
+    return logits, rows.row_loss(logits.shape, logits, targets, weights, **options)
 
 
-def assert_agree(logits, targets, weights, cap, z_loss=0.0, slack=0.0):
+def assert_agree(logits, loss, slack=0.0):
     grad = random(len(logits), seed=3)
-    found = gradients(
-        lambda x: kernels.cross_entropy_losses(x, targets, weights, softcap_numbers(cap), IGNORED, z_loss)[0],
-        (logits,),
-        grad,
-    )
-    exact = gradients(
-        lambda x: halves.softcapped_cross_entropy_reference(x, targets, weights, cap, IGNORED, z_loss)[0],
-        (logits,),
-        grad,
-        torch.float64,
-    )
+    found = gradients(lambda x: kernels.cross_entropy_losses(x, *loss)[0], (logits,), grad)
+    exact = gradients(lambda x: rows.losses_and_lse_reference(x, loss)[0], (logits,), grad, torch.float64)
     assert_near(found[0], exact[0], scale=2)
     if slack:
         torch.testing.assert_close(found[1].double(), exact[1], rtol=1e-5, atol=slack)
@@ -61,83 +56,70 @@ def assert_agree(logits, targets, weights, cap, z_loss=0.0, slack=0.0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_losses_and_gradients(shape, dtype):
-    assert_agree(*arguments(*shape, dtype), SPEEDRUN)
+    assert_agree(*arguments(*shape, dtype))
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.05])
 @pytest.mark.parametrize("weights", [(1.0,), (0.7, 0.0, 0.3, 2.0)])
 @pytest.mark.parametrize("cap", CAPS)
 def test_options(cap, weights, z_loss):
-    assert_agree(*arguments(5, 300, weights=weights), cap, z_loss)
-    assert_agree(*arguments(2, 4099, weights=weights), cap, z_loss)
+    options = {"weights": weights, "softcap": cap, "z_loss": z_loss}
+    assert_agree(*arguments(5, 300, **options))
+    assert_agree(*arguments(2, 4099, **options))
 
 
 def test_layouts():
-    logits, targets, weights = arguments(4, 70, torch.bfloat16)
+    logits, loss = arguments(4, 70, torch.bfloat16)
     for _, view in layouts(logits):
-        assert_agree(view, targets, weights, SPEEDRUN)
-    assert_agree(logits, targets.t().contiguous().t(), weights, SPEEDRUN)
-    assert_agree(logits[:, :33], targets.clamp_max(32), weights, SPEEDRUN)  # a padded vocabulary
+        assert_agree(view, loss)
+    assert_agree(logits, loss._replace(targets_NK=loss.targets_NK.t().contiguous().t()))
+    assert_agree(logits[:, :33], loss._replace(targets_NK=loss.targets_NK.clamp_max(32)))  # a padded vocabulary
 
 
 def test_no_rows():
-    logits, targets, weights = arguments(0, 7)
-    assert_agree(logits, targets, weights, SPEEDRUN)
+    assert_agree(*arguments(0, 7))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # 1 / (1 + inf) is meant to be 0
 def test_large_values_and_masked_logits():
-    logits, targets, weights = arguments(4, 4500, weights=(1.0,))
     for scale in (1e4, 1e-4):
         for cap in CAPS:
+            logits, loss = arguments(4, 4500, weights=(1.0,), softcap=cap)
             # 1 - tanh² of saturated logits is what cancellation leaves of 1: small, but not exact
-            assert_agree(logits * scale, targets, weights, cap, slack=1e-7)
-    masked = logits.clone()
-    masked[:, :4200] = float("-inf")  # the whole first block
-    targets = targets.clamp_min(0) % 200 + 4200
-    losses, lse = kernels.cross_entropy_losses(masked, targets, weights, [], IGNORED, 0.0)
-    torch.testing.assert_close(lse, masked.logsumexp(-1), rtol=1e-6, atol=0)
+            assert_agree(logits * scale, loss, slack=1e-7)
+    logits, loss = arguments(4, 4500, weights=(1.0,), softcap=0.0)
+    logits[:, :4200] = float("-inf")  # the whole first block
+    targets_NK = loss.targets_NK.clamp_min(0) % 200 + 4200
+    losses, lse = kernels.cross_entropy_losses(logits, *loss._replace(targets_NK=targets_NK))
+    torch.testing.assert_close(lse, logits.logsumexp(-1), rtol=1e-6, atol=0)
     assert losses.isfinite().all()
 
 
 def test_a_target_out_of_range_is_not_passed_over():
-    logits, targets, weights = arguments(4, 70, weights=(1.0,))
-    targets[1], targets[2] = 70, -1
-    losses, _ = kernels.cross_entropy_losses(logits, targets, weights, [], IGNORED, 0.0)
+    logits, loss = arguments(4, 70, weights=(1.0,), softcap=0.0)
+    loss.targets_NK[1], loss.targets_NK[2] = 70, -1
+    losses, _ = kernels.cross_entropy_losses(logits, *loss)
     assert losses.isnan().tolist() == [False, True, True, False]
 
 
 # --- Assertion 15 of the speedrun's specification -------------------------------------------------------------------
 
 
-def halves_of(logits, targets, weights, cap, grad, dtype):
+def halves_of(logits, loss, dtype, grad=None):
     """Gradient in `dtype` by the kernel and by the reference, and the exact one in float64."""
-    numbers = softcap_numbers(cap)
-    _, lse = kernels.cross_entropy_losses(logits, targets, weights, numbers, IGNORED, 0.0)
-    kernel = kernels.cross_entropy_gradient(
-        grad, lse, logits, targets, weights, numbers, IGNORED, 0.0, dtype, GRAD_SCALE
-    )
-    reference = halves.softcapped_cross_entropy_backward_reference(
-        grad, lse, logits, targets, weights, cap, IGNORED, 0.0, dtype, GRAD_SCALE
-    )
-    exact = gradients(
-        lambda x: halves.softcapped_cross_entropy_reference(x, targets, weights, cap, IGNORED, 0.0)[0],
-        (logits,),
-        grad,
-        torch.float64,
-    )[1]
+    grad = torch.ones(len(logits), device=logits.device) if grad is None else grad
+    _, lse = kernels.cross_entropy_losses(logits, *loss)
+    kernel = kernels.cross_entropy_gradient(grad, lse, logits, *loss, dtype, GRAD_SCALE)
+    reference = rows.gradient_reference(grad, lse, logits, loss, dtype, GRAD_SCALE)
+    exact = gradients(lambda x: rows.losses_and_lse_reference(x, loss)[0], (logits,), grad, torch.float64)[1]
     return kernel, reference, exact
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.5, 0.25)])
 def test_e5m2_gradients_are_within_an_eighth(weights):
-    logits, targets, weights = arguments(6, 5000, torch.bfloat16, weights)
-    for q in halves_of(logits, targets, weights, SPEEDRUN, torch.ones(6, device=logits.device), torch.float8_e5m2)[:2]:
-        assert q.dtype == torch.float8_e5m2
-    kernel, reference, exact = halves_of(
-        logits, targets, weights, SPEEDRUN, torch.ones(6, device=logits.device), torch.float8_e5m2
-    )
+    kernel, reference, exact = halves_of(*arguments(6, 5000, torch.bfloat16, weights), torch.float8_e5m2)
     for q in (kernel, reference):
+        assert q.dtype == torch.float8_e5m2
         value = q.double() * GRAD_SCALE
         normal = exact.abs() >= 2.0**-14 * GRAD_SCALE
         assert normal.float().mean() > 0.5  # the bound speaks of most entries
@@ -149,18 +131,16 @@ def test_e5m2_gradients_are_within_an_eighth(weights):
 
 def test_every_row_of_dz_sums_to_zero():
     """Without a cap dl is dz."""
-    logits, targets, weights = arguments(6, 4500, torch.float32)
-    kernel, reference, _ = halves_of(logits, targets, weights, 0.0, torch.ones(6, device=logits.device), torch.float32)
-    for gradient in (kernel, reference):
+    logits, loss = arguments(6, 4500, softcap=0.0)
+    for gradient in halves_of(logits, loss, torch.float32)[:2]:
         total = (gradient.double() * GRAD_SCALE).sum(1)
-        assert total.abs().max() < 2e-6 * weights.sum()
+        assert total.abs().max() < 2e-6 * loss.weights_K.sum()
 
 
 def test_only_targets_inside_the_sequence_count():
-    logits, _, weights = arguments(3, 20)
-    targets = targets_of_rows(torch.tensor([3, 4, 5], device=logits.device), 3, IGNORED)
-    kernel, *_ = halves_of(logits, targets, weights, 0.0, torch.ones(3, device=logits.device), torch.float32)
-    dz = kernel * GRAD_SCALE
+    logits, loss = arguments(3, 20, softcap=0.0)
+    targets_NK = rows.targets_of_rows(torch.tensor([3, 4, 5], device=logits.device), 3, IGNORED)
+    dz = halves_of(logits, loss._replace(targets_NK=targets_NK), torch.float32)[0] * GRAD_SCALE
     p = logits.softmax(-1)
     torch.testing.assert_close(dz[2, 5], p[2, 5] - 1)  # one target: S = 1
     torch.testing.assert_close(dz[1, 4], 1.5 * p[1, 4] - 1)
@@ -170,9 +150,9 @@ def test_only_targets_inside_the_sequence_count():
 
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float8_e5m2, LARGEST), (torch.float8_e4m3fn, 448.0)])
 def test_gradients_beyond_the_range_saturate(dtype, largest):
-    logits, targets, weights = arguments(4, 40)
+    logits, loss = arguments(4, 40)
     grad = torch.tensor([1e6, -1e6, 1.0, float("nan")], device=logits.device)
-    kernel, reference, _ = halves_of(logits, targets, weights, SPEEDRUN, grad, dtype)
+    kernel, reference, _ = halves_of(logits, loss, dtype, grad)
     for q in (kernel.float(), reference.float()):
         assert q[0].max() == largest and q[1].min() == -largest and q[:3].isfinite().all() and q[3].isnan().all()
 
@@ -184,7 +164,7 @@ def test_public_halves_agree_with_the_whole():
     losses, lse = softcapped_cross_entropy(logits, targets, target_weights=weights)
     whole = cross_entropy(logits, targets, target_weights=weights, softcap=SPEEDRUN, reduction="none")
     torch.testing.assert_close(losses, whole)
-    gradient = halves.softcapped_cross_entropy_backward(
+    gradient = softcapped_cross_entropy_backward(
         torch.ones_like(losses), lse, logits, targets, target_weights=weights, grad_scale=0.5
     )
     leaf = logits.clone().requires_grad_()
@@ -192,26 +172,22 @@ def test_public_halves_agree_with_the_whole():
     assert gradient.dtype == torch.bfloat16
     assert_near(gradient * 0.5, leaf.grad, scale=2)
     with pytest.raises(ValueError, match="grad_scale must be positive"):
-        halves.softcapped_cross_entropy_backward(losses, lse, logits, targets, grad_scale=0.0)
+        softcapped_cross_entropy_backward(losses, lse, logits, targets, grad_scale=0.0)
 
 
 # --- Registration and compilation -----------------------------------------------------------------------------------
 
 
 def test_operators_are_registered_right():
-    logits, targets, weights = arguments(3, 20)
-    options = (targets, weights, [23.0, 5.0, 7.5], IGNORED, 0.1)
-    check_operator(kernels.cross_entropy_losses, logits.requires_grad_(), *options)
+    logits, loss = arguments(3, 20, z_loss=0.1)
+    check_operator(kernels.cross_entropy_losses, logits.requires_grad_(), *loss)
     gradient = (torch.ones_like(logits[:, 0]).detach(), torch.zeros_like(logits[:, 0]).detach(), logits.detach())
-    check_operator(kernels.cross_entropy_gradient, *gradient, *options, torch.float8_e5m2, 0.5)
+    check_operator(kernels.cross_entropy_gradient, *gradient, *loss, torch.float8_e5m2, 0.5)
 
 
 def test_compiles_to_one_graph():
-    logits, targets, weights = arguments(3, 20, torch.bfloat16)
-
-    def step(x):
-        return kernels.cross_entropy_losses(x * 2, targets, weights, [23.0, 5.0, 7.5], IGNORED, 0.0)[0] + 1
-
+    logits, loss = arguments(3, 20, torch.bfloat16)
+    step = lambda x: kernels.cross_entropy_losses(x * 2, *loss)[0] + 1
     grad = random(3, seed=1)
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
     for actual, expected in zip(gradients(compiled, (logits,), grad), gradients(step, (logits,), grad), strict=True):
@@ -219,8 +195,8 @@ def test_compiles_to_one_graph():
 
 
 def test_the_log_sum_exp_is_a_constant():
-    logits, targets, weights = arguments(3, 20)
-    losses, lse = kernels.cross_entropy_losses(logits.requires_grad_(), targets, weights, [], IGNORED, 0.0)
+    logits, loss = arguments(3, 20)
+    losses, lse = kernels.cross_entropy_losses(logits.requires_grad_(), *loss)
     assert losses.requires_grad and not lse.requires_grad
 
 
@@ -261,6 +237,6 @@ def test_gradient_compiles_for_gpus(sm, out, largest):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("cap", CAPS)
 def test_on_a_gpu(cap, dtype):
-    logits, targets, weights = arguments(3001, 50304, dtype)
+    logits, loss = arguments(3001, 50304, dtype, softcap=cap)
     assert cross_entropy_backend(logits) == "triton"
-    assert_agree(logits, targets, weights, cap)
+    assert_agree(logits, loss)

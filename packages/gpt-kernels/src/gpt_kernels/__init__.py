@@ -20,11 +20,11 @@ from .ops.cross_entropy import cross_entropy_reference as cross_entropy_referenc
 from .ops.fp8 import dequantize as dequantize
 from .ops.fp8 import quantize as quantize
 from .ops.fp8 import saturating_cast as saturating_cast
-from .ops.fp8_cross_entropy import HeadScales as HeadScales
-from .ops.fp8_cross_entropy import fp8_linear_cross_entropy as fp8_linear_cross_entropy
 from .ops.fp8_linear import FP8_BACKENDS as FP8_BACKENDS
 from .ops.fp8_linear import fp8_linear as fp8_linear
 from .ops.fp8_linear import fp8_linear_backend as fp8_linear_backend
+from .ops.fp8_linear_cross_entropy import HeadScales as HeadScales
+from .ops.fp8_linear_cross_entropy import fp8_linear_cross_entropy as fp8_linear_cross_entropy
 from .ops.layer_norm import layer_norm as layer_norm
 from .ops.layer_norm import layer_norm_backend as layer_norm_backend
 from .ops.layer_norm import layer_norm_reference as layer_norm_reference
@@ -61,6 +61,10 @@ from .ops.softcap import softcap as softcap
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy as softcapped_cross_entropy
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backend as softcapped_cross_entropy_backend
 from .ops.softcapped_cross_entropy import softcapped_cross_entropy_backward as softcapped_cross_entropy_backward
+from .ops.softcapped_cross_entropy import (
+    softcapped_cross_entropy_backward_reference as softcapped_cross_entropy_backward_reference,
+)
+from .ops.softcapped_cross_entropy import softcapped_cross_entropy_reference as softcapped_cross_entropy_reference
 from .ops.swiglu import swiglu as swiglu
 from .ops.swiglu import swiglu_backend as swiglu_backend
 from .ops.swiglu import swiglu_reference as swiglu_reference
