@@ -1,4 +1,14 @@
-"""The model that a run starts from: new, resumed, or with weights from elsewhere."""
+"""The model that a run starts from: new, resumed, or with weights from elsewhere.
+
+A factory may say more about its models than its signature does:
+
+    factory.fixed = ("depth",)           arguments that a resumed run may not ask to change
+    factory.from_gpt = function          (GPT, **kwargs) -> model: a GPT with these weights and parts of its own, which
+                                         stay new; without it only `gpt_core.models.gpt` takes weights from elsewhere
+
+A model whose arguments alone would not build another like it (they name a file) has `rebuild_kwargs`, which override
+them in the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +20,8 @@ from torch import nn
 
 from gpt_core.checkpoint import CheckpointError, read_meta
 from gpt_core.config import Factory
+from gpt_core.config.factory import signature_of
+from gpt_core.models import GPT
 from gpt_core.models.convert import crop_context, load_pretrained
 
 PRETRAINED = "gpt_core.models.gpt"
@@ -48,7 +60,8 @@ def _new_model(factory: Factory, vocab_size: int, context_length: int) -> Initia
             f"tokens; "
             "raise model.module_kwargs.vocab_size or leave it out"
         )
-    return InitialModel(model, {"module": factory.path, "module_kwargs": {**sizes, **factory.kwargs}})
+    kwargs = {**sizes, **factory.kwargs, **getattr(model, "rebuild_kwargs", {})}
+    return InitialModel(model, {"module": factory.path, "module_kwargs": kwargs})
 
 
 def _resumed_model(factory: Factory, checkpoint: Path) -> InitialModel:
@@ -60,6 +73,7 @@ def _resumed_model(factory: Factory, checkpoint: Path) -> InitialModel:
             "resume with the configuration of the run (its config.yaml)"
         )
     kwargs = dict(saved["module_kwargs"])
+    _check_fixed(factory, kwargs, checkpoint)
     notes = []
     for key, value in factory.kwargs.items():
         if "dropout" in key:
@@ -69,15 +83,35 @@ def _resumed_model(factory: Factory, checkpoint: Path) -> InitialModel:
     return InitialModel(factory.target(**kwargs), {"module": factory.path, "module_kwargs": kwargs}, notes)
 
 
+def _check_fixed(factory: Factory, saved: dict[str, Any], checkpoint: Path) -> None:
+    """CheckpointError that lists every fixed argument in which the configuration differs from the checkpoint."""
+    parameters = signature_of(factory.target).parameters
+    value = lambda kwargs, key: kwargs.get(key, parameters[key].default)
+    wrong = [
+        f"{key}: checkpoint {value(saved, key)!r}, configuration {factory.kwargs[key]!r}"
+        for key in getattr(factory.target, "fixed", ())
+        if key in factory.kwargs and factory.kwargs[key] != value(saved, key)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint} cannot be resumed with another architecture ({'; '.join(wrong)}); resume with the "
+            "configuration of the run (its config.yaml), or start a new run from its weights with --init_from=PATH"
+        )
+
+
 def _pretrained_model(factory: Factory, source: str | Path, vocab_size: int, context_length: int) -> InitialModel:
-    """Weights and architecture from elsewhere; of the configured model only the dropout rates are used."""
-    if factory.path != PRETRAINED:  # the run could not be resumed: its checkpoints and its configuration disagree
+    """Weights and architecture from elsewhere; of the configured model only the dropout rates are used, and the parts
+    that it puts around a GPT."""
+    around = getattr(factory.target, "from_gpt", None)
+    if factory.path != PRETRAINED and around is None:  # its checkpoints could not say how to build it
         raise ValueError(
             f"weights from elsewhere come as a model of {PRETRAINED}, the configuration asks for {factory.path}; "
             f"set model.module to {PRETRAINED}"
         )
     dropout = {key: value for key, value in factory.kwargs.items() if "dropout" in key}
     model = load_pretrained(source, **dropout).train()
+    if around is None and type(model) is not GPT:
+        raise ValueError(f"{source} is a {type(model).__name__}, which {PRETRAINED} does not build; set model.module")
     if model.config.vocab_size < vocab_size:
         raise ValueError(
             f"{source} knows {model.config.vocab_size} tokens, the data has {vocab_size}; prepare the data with the "
@@ -91,4 +125,12 @@ def _pretrained_model(factory: Factory, source: str | Path, vocab_size: int, con
             f"it knows {model.config.vocab_size} tokens, the data's tokenizer has {vocab_size}: right if the rest is "
             "padding, wrong if it was trained with another tokenizer"
         )
-    return InitialModel(model, {"module": PRETRAINED, "module_kwargs": model.config.to_dict()}, notes)
+    description = {"module": PRETRAINED, "module_kwargs": model.config.to_dict()}
+    if around is not None:
+        own = {key: value for key, value in factory.kwargs.items() if key not in description["module_kwargs"]}
+        own.pop("preset", None)  # the architecture is that of the weights
+        model = around(model, **own)
+        kwargs = {**description["module_kwargs"], **own, **getattr(model, "rebuild_kwargs", {})}
+        description = {"module": factory.path, "module_kwargs": kwargs}
+        notes += getattr(model, "notes", [])
+    return InitialModel(model, description, notes)
