@@ -6,5 +6,6 @@ are installed; beside the time stands the share of what the device can do at mos
     case.py      what is measured: an operation, its arguments, its sides, and how much it reads and computes
     pointwise.py, matrix.py, losses.py   the cases
     measure.py   timing, and the ceiling of the device
+    goals.py     what is to be reached, and whether it was
     report.py    table, CSV, plot
 """

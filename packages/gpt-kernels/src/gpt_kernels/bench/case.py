@@ -6,10 +6,26 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+FORWARD, BOTH = "forward", "forward + backward"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What `gpt_kernels` is to reach on a GPU, at full size."""
+
+    figure: Literal["speed", "bandwidth", "memory"]
+    """speed: time of `than` over ours, at least `bound`. bandwidth: share of the device's copies, at least. memory: our
+    peak, inputs left out, over that of `than`, at most."""
+
+    bound: float
+    than: str = ""
+    direction: str = ""
+    """FORWARD or BOTH; empty for either."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,8 @@ class Case:
     flops_both: int = 0
     """The same for forward + backward; 0 where it is not measured."""
 
+    goals: tuple[Goal, ...] = ()
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -48,6 +66,11 @@ class Setting:
     dtype: torch.dtype
     full: bool
     """Sizes of a training run on a large GPU; else those that a CPU does in milliseconds."""
+
+    @property
+    def takes_peers(self) -> bool:
+        """Peers are made for GPUs."""
+        return self.device.type == "cuda"
 
     def pick(self, full: tuple[int, ...], small: tuple[int, ...]) -> tuple[int, ...]:
         return full if self.full else small
@@ -68,6 +91,6 @@ def peer(
     module, name = path.split(":")
     if importlib.util.find_spec(module.split(".")[0]) is None:
         return f"{package} is not installed"
-    if setting.device.type != "cuda":
+    if not setting.takes_peers:
         return f"{package} needs CUDA"
     return call(getattr(importlib.import_module(module), name))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 import gpt_kernels as ours
 
-from .case import Case, Setting, peer
+from .case import BOTH, FORWARD, Case, Goal, Setting, peer
 
-NO_PEER_OVERWRITES = "liger-kernel overwrites the logits: it cannot be given the same ones twice"
+COPY_BANDWIDTH = (Goal("bandwidth", 0.85),)
 
 
 def cross_entropy(setting: Setting) -> Iterator[Case]:
@@ -20,8 +20,14 @@ def cross_entropy(setting: Setting) -> Iterator[Case]:
     logits, targets = setting.random(N, V), _targets(setting, N, V)
     size = logits.numel() * logits.element_size()
     quack = peer("quack-kernels", "quack:cross_entropy", setting, lambda f: lambda x, y: f(x, y, reduction="mean"))
+    liger = peer(
+        "liger-kernel",
+        "liger_kernel.ops.cross_entropy:LigerCrossEntropyFunction",
+        setting,
+        lambda function: lambda x, y: function.apply(x.clone(), y, None)[0],  # it overwrites the logits
+    )
     for name, cap in (("", 0.0), (", tanh cap", 15.0), (", the speedrun's cap", ours.SigmoidCap())):
-        plain = {"torch": F.cross_entropy, "quack": quack, "liger": NO_PEER_OVERWRITES}
+        plain = {"torch": F.cross_entropy, "quack": quack, "liger and a copy": liger}
         yield Case(
             "cross_entropy",
             f"{N} x {V}{name}",
@@ -32,6 +38,7 @@ def cross_entropy(setting: Setting) -> Iterator[Case]:
             {} if cap else plain,
             bytes=size,
             bytes_both=3 * size,
+            goals=COPY_BANDWIDTH if cap else (),
         )
 
 
@@ -60,6 +67,7 @@ def softcapped_cross_entropy(setting: Setting) -> Iterator[Case]:
         fast,
         ours.softcapped_cross_entropy_backend(logits),
         bytes=logits.numel() * (logits.element_size() + 1),
+        goals=COPY_BANDWIDTH,
     )
 
 
@@ -72,6 +80,12 @@ def linear_cross_entropy(setting: Setting) -> Iterator[Case]:
         setting,
         lambda function: lambda x, weight, y: function.apply(x, weight, y)[0],
     )
+    quack = peer(
+        "quack-kernels",
+        "quack.linear_cross_entropy:chunked_linear_cross_entropy",
+        setting,
+        lambda function: lambda x, weight, y: function(x, weight, y),
+    )
     torchs = getattr(F, "linear_cross_entropy", None) or "this torch has no F.linear_cross_entropy"
     yield Case(
         "linear_cross_entropy",
@@ -80,9 +94,10 @@ def linear_cross_entropy(setting: Setting) -> Iterator[Case]:
         ours.linear_cross_entropy_reference,
         ours.linear_cross_entropy,
         ours.linear_cross_entropy_backend(x, weight),
-        {"torch": torchs, "liger": liger},
+        {"torch": torchs, "liger": liger, "quack": quack},
         flops=2 * N * D * V,
         flops_both=6 * N * D * V,
+        goals=(Goal("memory", 0.25, "reference", BOTH), Goal("speed", 1 / 1.05, "compiled reference", BOTH)),
     )
 
 
@@ -104,6 +119,7 @@ def fp8_linear(setting: Setting) -> Iterator[Case]:
             {"dynamic scales": ours.fp8_linear},
             flops=2 * N * inputs * outputs,
             flops_both=6 * N * inputs * outputs,
+            goals=(Goal("speed", 1.5, "reference", FORWARD),) if outputs == 50304 else (),
         )
 
 

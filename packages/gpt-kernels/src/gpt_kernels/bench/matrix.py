@@ -8,7 +8,7 @@ from torch import Tensor
 
 import gpt_kernels as ours
 
-from .case import Case, Setting, peer
+from .case import BOTH, FORWARD, Case, Goal, Setting, peer
 
 
 def relu2_mlp(setting: Setting) -> Iterator[Case]:
@@ -17,6 +17,12 @@ def relu2_mlp(setting: Setting) -> Iterator[Case]:
         "liger_kernel.ops.relu_squared:LigerReLUSquaredFunction",
         setting,
         lambda function: lambda x, up, down: function.apply(x @ up.mT) @ down,
+    )
+    quack = peer(
+        "quack-kernels",
+        "quack.mlp:mlp_func",
+        setting,
+        lambda function: lambda x, up, down: function(x, up, down.mT, activation="relu_sq"),
     )
     M, D, F = setting.pick((49152, 768, 3072), (512, 192, 768))
     x, up, down = setting.random(M, D), setting.random(F, D, scale=D**-0.5), setting.random(F, D, scale=F**-0.5)
@@ -27,15 +33,17 @@ def relu2_mlp(setting: Setting) -> Iterator[Case]:
         ours.relu2_mlp_reference,
         ours.relu2_mlp,
         ours.relu2_mlp_backend(x, up, down),
-        {"liger": liger},
+        {"liger": liger, "quack": quack},
         flops=4 * M * D * F,
         flops_both=12 * M * D * F,
+        goals=(Goal("speed", 1.2, "compiled reference", BOTH),),
     )
 
 
 def symmetric(setting: Setting) -> Iterator[Case]:
     quack = peer("quack-kernels", "quack.gemm_interface:gemm_symmetric", setting, lambda f: lambda x: _last(f(x, x.mT)))
-    for S, K, B in (setting.pick((768, 3072, 8), (384, 768, 2)), setting.pick((3072, 3072, 1), (768, 768, 1))):
+    shapes = ((768, 768, 8), (384, 384, 2)), ((768, 3072, 8), (384, 768, 2)), ((3072, 3072, 1), (768, 768, 1))
+    for S, K, B in (setting.pick(*sizes) for sizes in shapes):
         x = setting.random(B, S, K, scale=K**-0.5, grad=False)
         yield Case(
             "xxt",
@@ -46,6 +54,7 @@ def symmetric(setting: Setting) -> Iterator[Case]:
             ours.symmetric_backend(x),
             {"quack": quack},
             flops=2 * B * S * S * K,
+            goals=(Goal("speed", 1.5, "reference", FORWARD),),
         )
         a = ours.xxt_reference(x)
         yield Case(

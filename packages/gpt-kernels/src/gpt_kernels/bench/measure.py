@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .case import Case, Setting
+from .case import BOTH, FORWARD, Case, Setting
 
 PEAK_FLOPS = {  # dense, 16-bit floats, as published
     "H100 PCIe": 756e12,
@@ -24,7 +25,7 @@ PEAK_FLOPS = {  # dense, 16-bit floats, as published
 FLUSH_BYTES = {"cuda": 256 * 2**20, "cpu": 64 * 2**20}
 """Written between runs, so that none finds its arguments in a cache."""
 
-PASSES = ("forward", "forward + backward")
+PASSES = (FORWARD, BOTH)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Row:
     percent_of_ceiling: float | None = None
     error: float | None = None
     """Relative norm of the difference from the reference's output in float64 (in the same dtype for large cases)."""
+
+    peak_megabytes: float | None = None
+    """Allocated at most, beyond what was before; on CUDA."""
+
+    goals: str = ""
+    """Of `gpt_kernels`: what it is to reach, and whether it did."""
 
     note: str = ""
 
@@ -99,6 +106,8 @@ def median_seconds(sides: dict[str, Callable[[], object]], device: torch.device,
 
 def measure(case: Case, setting: Setting, ceiling: Ceiling, *, compile: bool, repeats: int) -> Iterator[Row]:
     """A row for each side and direction of a case."""
+    from .goals import judge
+
     sides: dict[str, Callable[..., Tensor] | str] = {"reference": case.reference}
     sides["compiled reference"] = torch.compile(case.reference) if compile else "--compile was not given"
     sides |= {"gpt_kernels": case.ours, **case.peers}
@@ -109,38 +118,56 @@ def measure(case: Case, setting: Setting, ceiling: Ceiling, *, compile: bool, re
     ):
         if not bytes_ and not flops:
             continue
-        runs, notes, errors = {}, {}, {}
+        runs, notes, errors, peaks = {}, {}, {}, {}
         for name, function in sides.items():
             if isinstance(function, str):
                 notes[name] = f"not measured: {function}"
                 continue
-            run = _runner(function, case.tensors, backward=direction != "forward")
+            run = _runner(function, case.tensors, backward=direction == BOTH)
             try:
                 errors[name] = _error(function, case)
                 run()
+                peaks[name] = _peak_megabytes(run, setting.device)
             except (RuntimeError, TypeError, ValueError, AttributeError, ImportError) as error:
                 notes[name] = f"not measured: {type(error).__name__}: {str(error).splitlines()[0][:100]}"
             else:
                 runs[name] = run
         seconds = median_seconds(runs, setting.device, repeats)
+        rows = []
         for name in sides:
             backend = case.backend if name == "gpt_kernels" else ""
             identity = (case.op, case.shape, str(setting.dtype)[6:], direction, name, backend)
             if name not in seconds:
-                yield Row(*identity, note=notes[name])
+                rows.append(Row(*identity, note=notes[name]))
                 continue
             rate_bytes, rate_flops = bytes_ / seconds[name], flops / seconds[name]
             share = rate_bytes / ceiling.bytes_per_second if bytes_ else None
             if flops:
                 share = rate_flops / ceiling.flops_per_second if ceiling.flops_per_second else None
-            yield Row(
+            row = Row(
                 *identity,
                 milliseconds=1000 * seconds[name],
                 gigabytes_per_second=rate_bytes / 1e9 if bytes_ else None,
                 teraflops_per_second=rate_flops / 1e12 if flops else None,
                 percent_of_ceiling=None if share is None else 100 * share,
                 error=errors[name],
+                peak_megabytes=peaks[name],
             )
+            rows.append(row)
+        goals = judge(case, rows, setting)
+        for row in rows:
+            yield dataclasses.replace(row, goals=goals) if row.side == "gpt_kernels" else row
+
+
+def _peak_megabytes(run: Callable[[], object], device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 1e6
 
 
 def _runner(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], *, backward: bool) -> Callable[[], object]:

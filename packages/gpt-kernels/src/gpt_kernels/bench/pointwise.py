@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import gpt_kernels as ours
 
-from .case import Case, Setting, peer
+from .case import Case, Goal, Setting, peer
 
 EPS = 1e-5
 
@@ -35,6 +36,7 @@ def rms_norm(setting: Setting) -> Iterator[Case]:
             {"torch": lambda x, weight: F.rms_norm(x, weight.shape, weight, EPS), "liger": liger, "quack": quack},
             bytes=2 * size,
             bytes_both=5 * size,
+            goals=(Goal("bandwidth", 0.85),),
         )
 
 
@@ -68,6 +70,15 @@ def rotary(setting: Setting) -> Iterator[Case]:
     full = ours.rotary_table(T, K, device=setting.device)
     frequencies = ours.half_truncated_frequencies(K)
     half = ours.frequency_table(T, frequencies, device=setting.device)
+
+    def by_quack(interleaved: bool) -> Callable[..., Tensor] | str:
+        return peer(
+            "quack-kernels",
+            "quack.rotary:apply_rotary_emb",
+            setting,
+            lambda f: lambda x, cos, sin: f(x.transpose(1, 2), cos, sin, interleaved=interleaved).transpose(1, 2),
+        )
+
     for style, name, (cos, sin) in (
         ("interleaved", "interleaved", full),
         ("half", "half", full),
@@ -80,6 +91,7 @@ def rotary(setting: Setting) -> Iterator[Case]:
             lambda x, cos, sin, style=style: ours.apply_rotary_reference(x, cos, sin, style=style),
             lambda x, cos, sin, style=style: ours.apply_rotary(x, cos, sin, style=style),
             ours.apply_rotary_backend(x, cos, sin, style=style),
+            {"quack": by_quack(style == "interleaved")},
             bytes=2 * size,
             bytes_both=4 * size,
         )

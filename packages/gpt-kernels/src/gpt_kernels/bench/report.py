@@ -13,7 +13,8 @@ from .measure import Ceiling, Row
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown; a side that was not measured says why in the last column."""
-    header = ("op", "shape", "pass", "side", "ms", "x reference", "GB/s", "TFLOP/s", "% of ceiling", "error", "note")
+    header = ("op", "shape", "pass", "side", "ms", "x reference", "GB/s", "TFLOP/s", "% of ceiling", "error", "peak MB")
+    header = (*header, "goals, notes")
     reference = {(row.op, row.shape, row.direction): row.milliseconds for row in rows if row.side == "reference"}
     lines = []
     for row in rows:
@@ -21,8 +22,8 @@ def table(rows: Sequence[Row]) -> str:
         speedup = base / row.milliseconds if base and row.milliseconds else None
         side = f"{row.side} ({row.backend})" if row.backend else row.side
         numbers = (row.milliseconds, speedup, row.gigabytes_per_second, row.teraflops_per_second)
-        numbers = (*numbers, row.percent_of_ceiling, row.error)
-        lines.append((row.op, row.shape, row.direction, side, *map(_number, numbers), row.note))
+        numbers = (*numbers, row.percent_of_ceiling, row.error, row.peak_megabytes)
+        lines.append((row.op, row.shape, row.direction, side, *map(_number, numbers), row.goals or row.note))
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     shown = [
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in (header, *lines)
