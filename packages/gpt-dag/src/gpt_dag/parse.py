@@ -19,10 +19,11 @@ SPACE = re.compile(r"\s*")
 
 
 class ParseError(ValueError):
-    """Text that is not an expression. `.position`: index of the first character that does not fit."""
+    """Text that is not an expression. `.problem`: what is wrong; `.position`: the first character that does not fit."""
 
     def __init__(self, problem: str, text: str, position: int):
         super().__init__(f"{problem} at position {position} of {text!r}")
+        self.problem = problem
         self.position = position
 
 
