@@ -98,6 +98,20 @@ def test_recomputing_activations_changes_nothing(shared_workbench, first):
     assert_equal(weights(first), weights(shared_workbench.out / "recomputed"))
 
 
+def test_a_loss_fused_with_the_head_says_so_and_learns_the_same(shared_workbench, first):
+    assert "loss: from all logits: those of " in (first / "log.txt").read_text()
+    assert shared_workbench.pretrain("--run_name=fused", "--fused_loss=true") is None
+    fused = shared_workbench.out / "fused"
+    assert (fused / "log.txt").read_text().count("loss: fused with the head, as configured") == 1
+    assert metrics(fused, "val/loss") == pytest.approx(metrics(first, "val/loss"), rel=1e-4)
+    assert metrics(fused, "train/loss") == pytest.approx(metrics(first, "train/loss"), rel=1e-4)
+
+
+def test_float8_changes_nothing_where_there_are_no_units_for_it(shared_workbench, first):
+    assert shared_workbench.pretrain("--run_name=fp8", "--training.fp8=true") is None
+    assert_equal(weights(first), weights(shared_workbench.out / "fp8"))
+
+
 @pytest.mark.parametrize("init_from", ["resume", "latest", "best"])
 def test_a_stopped_run_continues_to_the_same_weights(shared_workbench, first, init_from):
     """From step 3, with the schedule of the whole run, to the weights of the run that did not stop."""

@@ -69,13 +69,14 @@ class Run:
         scaler=amp_grad_scaler,
         dtype=torch.float32,
         recompute=False,
+        fused=False,
     ):
         self.ranks, self.strategy, self.loss = ranks, strategy, autoregressive()
         self.autocast = partial(autocast, dtype, ranks.device)
         model = tied(seed=ranks.rank)
         if recompute:
             checkpoint_activations(model)
-        self.forward = parallelize(ModelWithLoss(model, self.loss), strategy, ranks, dtype)
+        self.forward = parallelize(ModelWithLoss(model, self.loss, fused=fused), strategy, ranks, dtype)
         kwargs = {"dtype": dtype, "device_type": "cpu"} if scaler is amp_grad_scaler else {"dtype": dtype}
         loader = ToyLoader(rank=ranks.rank, world_size=ranks.world_size)
         optimizer = build_optimizer(Factory("toy", {}, optimizer), model, strategy)
@@ -189,6 +190,11 @@ def look(folder, ranks):
                 seen[f"{strategy} {dtype}"] = Run(ranks, strategy, optimizer, dtype=dtype).train(2)
         for strategy in ("ddp", "fsdp"):
             seen[f"{strategy} keller"] = Run(ranks, strategy, scaler=keller_scaler).train(2)
+        for strategy in ("ddp", "zero1", "zero2", "fsdp"):
+            optimizer = toy_zero if "zero" in strategy else adamw
+            run = Run(ranks, strategy, optimizer, fused=True)
+            seen[f"{strategy} fused"] = run.train(5) | {"evaluation": run.evaluate()}
+        seen["fsdp fused bfloat16"] = Run(ranks, "fsdp", dtype=torch.bfloat16, fused=True).train(2)
         seen["fsdp recompute"] = Run(ranks, "fsdp", recompute=True).train(2)
         try:
             Run(ranks, "ddp", sgd).load(folder / "zero1")

@@ -85,6 +85,22 @@ def test_what_two_ranks_saved_goes_on_anywhere(seen, single):
         assert furthest(resumed[2, f"{strategy} continued"]["weights"], seen[2][0][strategy]["weights"]) == 0
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_loss_fused_with_the_head_is_that_of_all_logits(seen, single, strategy):
+    """Under fsdp the head's weight, which the loss takes itself, is gathered like those that modules use."""
+    first, second = (rank[f"{strategy} fused"] for rank in seen[2])
+    assert furthest(first["weights"], single["weights"]) <= 1e-6 and furthest(first["weights"], second["weights"]) == 0
+    for got, wanted in zip(first["losses"], single["losses"], strict=True):
+        assert got == pytest.approx(wanted, rel=1e-5)
+    assert first["evaluation"] == pytest.approx(single["evaluation"], abs=1e-6)
+
+
+def test_a_fused_loss_in_mixed_precision_on_shards(seen):
+    first = seen[2][0]
+    for got, wanted in zip(first["fsdp fused bfloat16"]["losses"], first["ddp torch.bfloat16"]["losses"], strict=True):
+        assert got == pytest.approx(wanted, rel=2e-3)
+
+
 def test_another_optimizers_state_is_refused_in_one_line(seen):
     for rank in seen[2]:
         message = rank["refused"]

@@ -64,6 +64,7 @@ _MODEL = {
         "model", "vocab_multiple_of", "qkv_bias", "attention_out_bias", "ffn_bias", "init_std", "residual_init_std"
     ),
     **_same("model", "embedding_init_std", "head_init_std", "init_seed"),
+    **_same("model", "dag_depth", "gate_mode"),
     "arch_preset": "model.module_kwargs.preset",
     "num_key_value_heads": "model.module_kwargs.n_kv_head",
     "tie_lm_head": "model.module_kwargs.weight_tying",
@@ -86,6 +87,8 @@ _TRAINING = {
     "max_steps": "training.max_steps",
     "grad_clip": "training.grad_clip",
     "activation_checkpointing": "training.activation_checkpointing",
+    "fused_loss": "training.fused_loss",
+    "fp8": "training.fp8",
     "max_nonfinite_steps": "training.max_nonfinite_steps",
     "fsdp_activation_checkpointing": "training.activation_checkpointing",
 }

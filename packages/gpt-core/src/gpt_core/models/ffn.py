@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import Linear
+from gpt_kernels import relu2_mlp, swiglu
+
+from .linear import Linear, is_just
 
 if TYPE_CHECKING:  # config.py imports the registries, not the reverse
     from .config import GPTConfig
@@ -46,8 +48,14 @@ class StandardFFN(nn.Module):
         self.dropout = config.ffn_dropout_p
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD = self.down(self.activation(self.up(x_BTD)))
+        if self.activation is relu2 and self._is_two_matrices():
+            out_BTD = relu2_mlp(x_BTD, self.up.weight, self.down.weight.mT)  # keeps one tensor of (B, T, F), not two
+        else:
+            out_BTD = self.down(self.activation(self.up(x_BTD)))
         return F.dropout(out_BTD, self.dropout, self.training) if self.dropout else out_BTD
+
+    def _is_two_matrices(self) -> bool:
+        return all(is_just(linear, Linear) and linear.bias is None for linear in (self.up, self.down))
 
 
 class SwiGLU(nn.Module):
@@ -61,7 +69,7 @@ class SwiGLU(nn.Module):
         self.dropout = config.ffn_dropout_p
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        out_BTD = self.down(F.silu(self.gate(x_BTD)) * self.up(x_BTD))
+        out_BTD = self.down(swiglu(self.gate(x_BTD), self.up(x_BTD)))
         return F.dropout(out_BTD, self.dropout, self.training) if self.dropout else out_BTD
 
 

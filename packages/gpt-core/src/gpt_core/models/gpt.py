@@ -14,7 +14,7 @@ import gpt_kernels
 from .attention import KVCache
 from .block import BLOCKS
 from .config import GPTConfig
-from .linear import Linear
+from .linear import Linear, is_just
 from .norms import NORMS
 from .positions import POSITIONS, positions_in_documents
 
@@ -90,12 +90,22 @@ class GPT(nn.Module):
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Head and soft cap: (B, T, D) -> (B, T, V). Soft-capped logits are float32."""
-        weight = self.embed.weight if self.head is None else self.head.weight
-        logits_BTV = gpt_kernels.linear(x_BTD, weight)
+        logits_BTV = gpt_kernels.linear(x_BTD, self.embed.weight) if self.head is None else self.head(x_BTD)
         if self.config.padded_vocab_size != self.config.vocab_size:
             logits_BTV = logits_BTV[..., : self.config.vocab_size]
         cap = self.config.logit_softcap
         return cap * torch.tanh(logits_BTV.float() / cap) if cap else logits_BTV
+
+    def head_weight(self) -> Tensor | None:
+        """(V, D): `logits` are x times this, transposed and soft-capped, for losses that never hold them all.
+
+        None where someone has a hand in the logits: a subclass, a hook, another module as the head. Under fsdp it is
+        whole only while the module that gathers it runs.
+        """
+        if not is_just(self, GPT) or not (self.head is None or is_just(self.head, Linear)):
+            return None
+        weight = self.embed.weight if self.head is None else self.head.weight
+        return weight[: self.config.vocab_size]
 
 
 def init_weights(model: GPT) -> None:

@@ -1,4 +1,4 @@
-"""The linear map that every block is made of."""
+"""The linear map that every block is made of, and when its parameters may be used without calling it."""
 
 from torch import Tensor, nn
 
@@ -10,3 +10,14 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return gpt_kernels.linear(input, self.weight, self.bias)
+
+
+def is_just(module: nn.Module | None, kind: type[nn.Module]) -> bool:
+    """Whether calling `module` does what `kind` says and nothing else: no subclass, replacement or hook is in between.
+
+    Only then may a fused operation take its parameters. Float8 conversion and adapters put other classes there.
+    """
+    if type(module) is not kind or module is None:
+        return False
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return not any(hooks)

@@ -4,10 +4,9 @@ Dimensions: ... any leading, D model width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt_kernels import rms_norm
+from gpt_kernels import layer_norm, rms_norm
 
 
 class LayerNorm(nn.Module):
@@ -15,12 +14,12 @@ class LayerNorm(nn.Module):
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
-        self.shape, self.eps = (dim,), eps
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class LayerNormNoBias(nn.Module):
@@ -28,11 +27,11 @@ class LayerNormNoBias(nn.Module):
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
-        self.shape, self.eps = (dim,), eps
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.shape, self.weight, None, self.eps)
+        return layer_norm(x, self.weight, eps=self.eps)
 
 
 class RMSNorm(nn.Module):

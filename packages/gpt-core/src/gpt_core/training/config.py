@@ -70,6 +70,10 @@ class TrainingConfig:
     """Largest global gradient norm; 0: no clipping."""
     activation_checkpointing: bool = False
     """Recompute each block's activations in the backward pass: less memory, about a third more time."""
+    fused_loss: bool | Literal["auto"] = "auto"
+    """Head and loss in one, some rows at a time, so that all logits are never held; auto: where it is no slower."""
+    fp8: bool = False
+    """Multiply in float8 in the blocks' linear maps, on GPUs that can; elsewhere nothing changes."""
     max_nonfinite_steps: int = 20
     """Skip a step whose gradient is not finite, and stop after this many in a row."""
 

@@ -5,11 +5,13 @@ B sequences, T positions, V vocabulary. Targets are token ids; -1 is ignored eve
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gpt_kernels import linear_cross_entropy_and_lse
 
 IGNORE = -1
 
@@ -33,6 +35,15 @@ class Loss(Protocol):
         ...
 
     def __call__(self, logits: Tensor, targets: Tensor, accuracy: bool = False) -> LossSums: ...
+
+
+@runtime_checkable
+class FusedLoss(Loss, Protocol):
+    """A loss that can do without all logits at once, and adds up over any split of its rows."""
+
+    def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, *, softcap: float = 0.0) -> LossSums:
+        """The sums without accuracy, of the logits softcap · tanh(x Wᵀ / softcap)."""
+        ...
 
 
 class Autoregressive:
@@ -61,6 +72,22 @@ class Autoregressive:
         if not accuracy:
             return LossSums(objective, loss.detach(), zero, zero)
         return LossSums(objective, loss.detach(), (logits.argmax(-1) == targets).sum(), self.count(targets))
+
+    def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, *, softcap: float = 0.0) -> LossSums:
+        objective, log_z_BT = linear_cross_entropy_and_lse(
+            x_BTD,
+            weight_VD,
+            targets_BT,
+            softcap=softcap,
+            ignore_index=IGNORE,
+            z_loss=self.z_loss,
+            reduction="sum",
+        )
+        loss = objective.detach()
+        if self.z_loss:
+            loss = loss - self.z_loss * log_z_BT.masked_fill(targets_BT == IGNORE, 0).square().sum()
+        zero = loss.new_zeros(())
+        return LossSums(objective, loss, zero, zero)
 
 
 class Grokking:

@@ -17,11 +17,12 @@ from gpt_core.config import Config
 from gpt_core.distributed import Distributed
 from gpt_core.training.accumulation import BatchPlan, plan_batches
 from gpt_core.training.compilation import compile_module
+from gpt_core.training.fused_loss import LossChoice, choose
 from gpt_core.training.initial_model import InitialModel, build_model
 from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
-from gpt_core.training.precision import autocast, resolve_dtype
+from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
 from gpt_core.training.schedules import Schedule, check_schedules
 from gpt_core.training.sharded_optimizer import build_optimizer
 from gpt_core.training.state import Loader, TrainState
@@ -37,6 +38,8 @@ class Parts:
     tokenizer: Any
     initial: InitialModel
     loss: Loss
+    loss_choice: LossChoice
+    """How the loss is worked out."""
     dtype: torch.dtype
     autocast: Callable[[], AbstractContextManager]
     """Context for forward and loss."""
@@ -90,7 +93,11 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
     in_dtype = partial(autocast, dtype, ranks.device)
     if training.activation_checkpointing:
         checkpoint_activations(model)
-    forward = ModelWithLoss(model, loss)
+    if training.fp8:
+        multiply_in_float8(model)
+    rows = plan.device_batch_size * plan.context_length
+    loss_choice = choose(training.fused_loss, model, loss, rows=rows, dtype=dtype, device=ranks.device)
+    forward = ModelWithLoss(model, loss, fused=loss_choice.fused)
     example = partial(_first_inputs, splits.train, ranks.device)
     if strategy == "fsdp":  # the module that calls the compiled code is the one that gathers its weights
         forward = parallelize(forward, strategy, ranks, dtype)
@@ -119,6 +126,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         tokenizer=splits.dataset.load_tokenizer(),
         initial=initial,
         loss=loss,
+        loss_choice=loss_choice,
         dtype=dtype,
         autocast=in_dtype,
         strategy=strategy,

@@ -1,10 +1,13 @@
-"""The dtype that a run computes in. Weights, gradients and optimizer state stay float32 (autocast)."""
+"""The dtypes that a run computes in. Weights, gradients and optimizer state stay float32 (autocast)."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
+
+from gpt_kernels import convert_to_fp8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,3 +36,18 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:
     """Context for forward and loss; nothing to do for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def multiply_in_float8(model: nn.Module) -> None:
+    """Replace the linear maps of `model.blocks`, in place, by ones that multiply in float8 where the GPU can.
+
+    Parameters and their names stay; each tensor is scaled by its largest magnitude. The head stays as it is. ValueError
+    for a model without blocks, or without linear maps whose inputs and outputs are multiples of 16.
+    """
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        raise ValueError(f"training.fp8 needs a model with .blocks; {type(model).__name__} has none")
+    try:
+        convert_to_fp8(blocks)
+    except ValueError as error:
+        raise ValueError(f"training.fp8: {error} (inputs and outputs must be multiples of 16)") from error

@@ -7,10 +7,13 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from torch import nn
+
 from gpt_core.config import Config
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training import hooks
+from gpt_core.training.config import LoggingConfig
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
@@ -50,6 +53,7 @@ def run(
             sinks.info(f"started again by the launcher ({ranks.restarts}): goes on from step {parts.state.step}")
         for note in parts.initial.notes:
             sinks.info(note)
+        sinks.info(f"loss: {parts.loss_choice.why}")
         if parts.not_compiled:
             sinks.warning(f"torch.compile is off, running eagerly: {parts.not_compiled}")
         train(
@@ -69,6 +73,12 @@ def run(
         if ranks.is_main:
             conclude(run_dir, sinks, parts)
     return run_dir
+
+
+def hooks_of(model: nn.Module, sinks: Sinks, logging: LoggingConfig) -> Sequence[Hook]:
+    """What a model wants to tell about itself: `model.hooks(sinks, logging)` where it has such a method."""
+    offer = getattr(model, "hooks", None)
+    return offer(sinks, logging) if callable(offer) else ()
 
 
 def make_hooks(
@@ -106,6 +116,7 @@ def make_hooks(
             gather=partial(gathered, parts.forward),
             autocast=parts.autocast,
         ),
+        *hooks_of(parts.state.model, sinks, logging),
         *extra,
     ]
     if logging.profile_steps and ranks.is_main:
