@@ -25,6 +25,8 @@ def with_dropout(model: GPT, **rates: float | None) -> GPT:
 
 
 def _copy(model: GPT, **fields: Any) -> GPT:
+    if type(model) is not GPT:
+        raise ValueError(f"{', '.join(fields)} can only be changed in a plain GPT, got a {type(model).__name__}")
     config = dataclasses.replace(model.config, **fields)
     state = dict(model.state_dict())
     length, old_length = config.context_length, model.config.context_length
