@@ -18,6 +18,7 @@ from gpt_kernels import (
     softcap,
 )
 from gpt_kernels import linear_cross_entropy_backend as backend_of
+from gpt_kernels.ops.linear_cross_entropy import CHUNK_ELEMENTS, rows_per_chunk
 from gpt_kernels.testing import TOLERANCE, assert_near, check_operator, gradients
 
 IGNORED = -100
@@ -218,6 +219,15 @@ def test_the_log_sum_exp_tells_the_z_loss(reduction):
         torch.testing.assert_close(lse, softcap(rows @ weight.t(), 2.0).logsumexp(-1).detach())
         plain = linear_cross_entropy(rows, weight, y, reduction="sum", softcap=2.0)
         torch.testing.assert_close(loss.sum() - 0.1 * lse[y != IGNORED].square().sum(), plain)
+
+
+@pytest.mark.parametrize(("N", "V"), [(1, 10), (1024, 50304), (4096, 50304), (5000, 2**26), (10**6, 100)])
+def test_chunks_are_about_equal_and_hold_as_many_logits_as_they_may(N, V):
+    rows = rows_per_chunk(N, torch.empty(V, 1, device="meta"))
+    count = -(-N // rows)
+    assert rows % 64 == 0 and (rows == 64 or rows * V <= CHUNK_ELEMENTS["cpu"])
+    assert N - (count - 1) * rows > rows - 64 * count  # of the last one
+    assert count == 1 or rows == 64 or (rows + 64 * count) * V > CHUNK_ELEMENTS["cpu"] // 2
 
 
 def test_a_second_derivative_is_refused():

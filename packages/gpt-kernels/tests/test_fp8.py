@@ -229,7 +229,7 @@ def test_compiles_to_one_graph(backend):
         ({"x_scale": 0.0}, "must be positive"),
         ({"x_scale": torch.ones(2)}, "one number for the whole tensor"),
         ({"grad_dtype": torch.float16}, "grad_dtype must be one of"),
-        ({"weight": torch.zeros(64, 47)}, r"weight must be \(O, 48\)"),
+        ({"weight": torch.zeros(64, 47)}, r"weight of fp8_linear must be \(O, 48\)"),
     ],
 )
 def test_arguments_that_contradict_each_other(options, message):

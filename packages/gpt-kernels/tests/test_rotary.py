@@ -92,7 +92,7 @@ def test_half_precision_is_rotated_in_float32(style):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="even head dimension, got 3"):
+    with pytest.raises(ValueError, match="even head dimension of at least 2, got 3"):
         rotary_table(2, 3)
     with pytest.raises(ValueError, match="unknown rotary style 'neox'; choose one of interleaved, half"):
         apply_rotary(random(1, 1, 2, 4), *rotary_table(2, 4), style="neox")

@@ -11,7 +11,9 @@ from torch import Tensor
 from .attention_backends.manual import manual
 from .attention_backends.sdpa import sdpa, sdpa_by_document
 from .attention_masks import attention_mask as attention_mask
+from .attention_masks import check_cu_seqlens, check_mask, check_window
 from .attention_masks import document_mask as document_mask
+from .checks import check_floats, check_one_dtype
 from .dispatch import HAS_TRITON
 
 _FLASH = ("flash_attn_2", "flash_attn_3", "flash_attn_4")
@@ -57,6 +59,7 @@ def attention(
     Raises ValueError for arguments that contradict each other or the backend, MissingBackendError for a
     backend whose package is absent.
     """
+    _check_tensors(q_BHTK, k_BGSK, v_BGSK)
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
     chosen = attention_backend(
         q_BHTK,
@@ -70,6 +73,8 @@ def attention(
         dropout=dropout,
         backend=backend,
     )
+    if cu_seqlens is not None:
+        check_cu_seqlens(cu_seqlens, T)
     if window is not None and window >= S:
         window = None  # sees everything that causal lets it see
     if chosen == "varlen":
@@ -122,13 +127,17 @@ def attention_backend(
     flex      torch.nn.attention.flex_attention: no dropout, and on CPUs no gradients. Compiled on first use on CUDA.
     flash_attn_2, _3, _4   the flash-attn packages (CUDA, half precision): no mask; error when not installed.
     """
+    _check_heads(q_BHTK, k_BGSK)
     H, G, T, S = q_BHTK.shape[1], k_BGSK.shape[1], q_BHTK.shape[2], k_BGSK.shape[2]
     if H % G:
         raise ValueError(f"query heads must be a multiple of key/value heads, got {H} and {G}")
-    if window is not None and (window < 1 or not causal):
-        raise ValueError(f"window needs causal=True and at least 1 key, got window={window}, causal={causal}")
-    if softcap < 0:
+    check_window(window, causal)
+    if not softcap >= 0:
         raise ValueError(f"softcap must be 0 (off) or positive, got {softcap}")
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout is a probability, from 0 (off) to 1, got {dropout}")
+    if mask is not None:
+        check_mask(mask, T, S)
     if cu_seqlens is not None and (mask is not None or q_BHTK.shape[0] != 1 or T != S):
         raise ValueError(
             f"cu_seqlens needs one row (B = 1), as many queries as keys and no mask, got B = {q_BHTK.shape[0]}, "
@@ -173,6 +182,22 @@ def _is_ampere(x: Tensor) -> bool:
     """A plain tensor on a GPU that varlen and flex have kernels for."""
     plain = type(x) in (Tensor, torch.nn.Parameter)
     return plain and x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
+def _check_heads(q: Tensor, k: Tensor) -> None:
+    if q.dim() != 4 or k.dim() != 4 or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"attention needs q (B, H, T, K) and k (B, G, S, K), got {tuple(q.shape)} and {tuple(k.shape)}; "
+            "(B, T, H, K) is passed as x.transpose(1, 2)"
+        )
+
+
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    _check_heads(q, k)
+    if v.dim() != 4 or v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"v must be (B, G, S, K) beside k {tuple(k.shape)}, got {tuple(v.shape)}")
+    check_floats("attention", q, k, v)
+    check_one_dtype("attention", q, k, v)
 
 
 def _check_flex_gradients(*tensors: Tensor) -> None:

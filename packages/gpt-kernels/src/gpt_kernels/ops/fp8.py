@@ -32,7 +32,14 @@ def saturating_cast(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def quantize(x: Tensor, scale: Tensor | float, dtype: torch.dtype = E4M3) -> Tensor:
-    """x / scale in float8, saturating; the division is done in float32. scale: a number or a 0-d float32 tensor."""
+    """x / scale in float8, saturating; the division is done in float32. scale: a number or a 0-d float32 tensor.
+
+    Raises ValueError for a dtype that is not one of the two, and for a number that is not positive.
+    """
+    if dtype not in FLOAT8:
+        raise ValueError(f"dtype must be one of {', '.join(map(str, FLOAT8))}, got {dtype}")
+    if not isinstance(scale, Tensor) and not scale > 0:
+        raise ValueError(f"a scale must be positive, got {scale}")
     return saturating_cast(x.float() / scale, dtype)
 
 

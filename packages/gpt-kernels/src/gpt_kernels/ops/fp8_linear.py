@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .checks import check_linear
 from .dispatch import autocast_together
 from .fp8 import E4M3, E5M2, FLOAT8, dynamic_scale, quantize_both
 from .linear import linear
@@ -46,6 +47,7 @@ def fp8_linear(
     The gradient by the weight leaves its product in float32 and is cast to the dtype of the weight. Differentiable
     once. Raises ValueError for sizes or dtypes that the backend cannot take.
     """
+    check_linear("fp8_linear", x, weight, bias)
     chosen = fp8_linear_backend(x, weight, backend=backend)
     (x,) = autocast_together(x)
     if chosen == "linear":

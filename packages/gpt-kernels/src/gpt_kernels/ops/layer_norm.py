@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_norm
 from .dispatch import fits_triton, fuses_elsewhere
 from .rms_norm import MAX_COLUMNS
 
@@ -15,7 +16,9 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
 
     x: (..., N), any float dtype; weight and bias: (N,) of any float dtype, or None. The variance is that of the
     population (divided by N). The arithmetic is done in float32 (float64 for float64 input).
+    Raises ValueError for integers and for a weight or bias of another size.
     """
+    check_norm("layer_norm", x, weight=weight, bias=bias)
     backend = layer_norm_backend(x, weight, bias)
     if backend == "triton":
         from ..triton.layer_norm import layer_norm as fused

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_linear, check_one_dtype
+
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch has oneDNN; a fact of the build, not of the machine."""
 
@@ -27,8 +29,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x Wᵀ + b, for x (..., I), weight (O, I), bias (O,); returns (..., O).
 
     The same as `torch.nn.functional.linear`, which is the reference. Under autocast the dtype follows autocast.
-    The oneDNN path is differentiable once.
+    The oneDNN path is differentiable once. Raises ValueError for shapes and dtypes that do not fit.
     """
+    check_linear("linear", x, weight, bias)
+    check_one_dtype("linear", x, weight)
     if linear_backend(x, weight) == "onednn":
         return _OneDNNLinear.apply(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -33,7 +33,7 @@ from .cross_entropy_rows import (
 from .dispatch import autocast_together
 from .softcap import Softcap
 
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**28}
 """Logits held at a time: on a CPU as much as keeps the products fast, on a GPU enough to fill it."""
 
 
@@ -206,11 +206,14 @@ def _in_chunks(
 
 
 def rows_per_chunk(N: int, weight_VI: Tensor) -> int:
-    """A multiple of 64 that holds at most about `CHUNK_ELEMENTS` logits, and on a GPU an eighth of all."""
-    rows = CHUNK_ELEMENTS["cuda" if weight_VI.is_cuda else "cpu"] // max(weight_VI.shape[0], 1)
+    """A multiple of 64 that holds at most about `CHUNK_ELEMENTS` logits, and on a GPU an eighth of all; chunks are
+    about equal, for the products of a small last one are slow."""
+    most = CHUNK_ELEMENTS["cuda" if weight_VI.is_cuda else "cpu"] // max(weight_VI.shape[0], 1)
     if weight_VI.is_cuda:
-        rows = min(rows, N // 8)
-    return max(rows // 64 * 64, 64)
+        most = min(most, N // 8)
+    most = max(most // 64 * 64, 64)
+    count = max(-(-N // most), 1)
+    return max(-(-N // (count * 64)) * 64, 64)
 
 
 def chunks(N: int, rows: int) -> Iterator[slice]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import check_floats, check_one_dtype
 from .dispatch import autocast_together, fits_triton
 from .linear import _product, linear_backend
 
@@ -22,13 +23,15 @@ def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     Both matrices have the hidden dimension first, as in modded-nanogpt: the second one of a pair of `nn.Linear` is
     `proj.weight.mT`. Keeps one tensor of (..., F) until backward, where the definition keeps two. Differentiable once.
     In float16 activations below 2⁻¹² pass no gradient, for their square is 0. Follows autocast. Raises ValueError for
-    shapes that do not fit.
+    shapes and dtypes that do not fit.
     """
     if x.shape[-1] != up.shape[-1] or up.dim() != 2 or down.dim() != 2 or up.shape[0] != down.shape[0]:
         raise ValueError(
             f"relu2_mlp needs x (..., D), up (F, D) and down (F, O), got {tuple(x.shape)}, {tuple(up.shape)} and "
             f"{tuple(down.shape)}; a weight of nn.Linear(F, O) is passed as weight.mT"
         )
+    check_floats("relu2_mlp", x, up, down)
+    check_one_dtype("relu2_mlp", x, up, down)
     x, up, down = autocast_together(x, up, down)
     if relu2_mlp_backend(x, up, down) == "triton":
         from ..triton.relu2_mlp import relu2_mlp as fused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_norm
 from .dispatch import fits_triton, fuses_elsewhere
 
 MAX_COLUMNS = 16384
@@ -17,7 +18,9 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
     x: (..., N), any float dtype; weight: (N,) of any float dtype, or None for the weightless norm.
     The arithmetic is done in float32 (float64 for float64 input): a sum of squares in bfloat16 loses the
     small terms. Differentiable in x and weight; twice by the reference only.
+    Raises ValueError for integers and for a weight of another size.
     """
+    check_norm("rms_norm", x, weight=weight)
     if x.is_cuda and rms_norm_backend(x, weight) == "triton":
         from ..triton.rms_norm import rms_norm as fused
 

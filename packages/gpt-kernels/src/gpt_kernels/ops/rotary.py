@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import broadcasts, check_floats
 from .dispatch import FLOATS, fits_triton, fuses_elsewhere
 
 ROTARY_STYLES = ("interleaved", "half")
@@ -26,8 +27,12 @@ def rotary_table(
     positions: a count n (meaning 0 … n−1) or a tensor of absolute positions. Angles are computed in float64
     whatever the dtype of the result: float32 loses whole radians at positions of some 10⁶.
     """
-    if head_dim % 2:
-        raise ValueError(f"rotary embedding needs an even head dimension, got {head_dim}")
+    if head_dim % 2 or head_dim < 2:
+        raise ValueError(f"rotary embedding needs an even head dimension of at least 2, got {head_dim}")
+    if not theta > 0:
+        raise ValueError(f"theta must be positive, got {theta}; 10000 is the usual one")
+    if isinstance(positions, int) and positions < 0:
+        raise ValueError(f"a count of positions is 0 or more, got {positions}")
     if isinstance(positions, int):
         positions = torch.arange(positions, device=device)
     pair = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device)
@@ -44,7 +49,9 @@ def apply_rotary(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str = "inte
 
     Tables of fewer columns, R from 2 to K/2 − 1, turn the first 2R channels and leave the others as they are (as if
     K were 2R), as in GPT-NeoX and the half-truncated tables of the speedrun: see `half_truncated_frequencies`.
+    Raises ValueError for shapes, dtypes and styles that do not fit.
     """
+    _check(x_BHTK, cos, sin, style)
     if x_BHTK.is_cuda and apply_rotary_backend(x_BHTK, cos, sin, style=style) == "triton":
         from ..triton.rotary import apply_rotary as fused
 
@@ -79,6 +86,24 @@ def apply_rotary_backend(x_BHTK: Tensor, cos: Tensor, sin: Tensor, *, style: str
     fits = x_BHTK.dim() == 4 and x_BHTK.shape[-1] <= 1024 and 2 <= 2 * cos.shape[-1] <= x_BHTK.shape[-1]
     broadcast = cos.shape[-1] == 1 and x_BHTK.shape[-1] > 2
     return "triton" if same and fits and not broadcast and not (cos.requires_grad or sin.requires_grad) else "torch"
+
+
+def _check(x: Tensor, cos: Tensor, sin: Tensor, style: str) -> None:
+    if style not in ROTARY_STYLES:
+        raise ValueError(f"unknown rotary style {style!r}; choose one of {', '.join(ROTARY_STYLES)}")
+    check_floats("apply_rotary", x, cos, sin)
+    K = x.shape[-1] if x.dim() else 0
+    pairs = cos.shape[-1] if cos.dim() else 0
+    if K % 2 or not 1 <= pairs <= K // 2:
+        raise ValueError(
+            f"apply_rotary needs an even head dimension K and tables of at most K / 2 columns, got x {tuple(x.shape)} "
+            f"and cos {tuple(cos.shape)}; rotary_table(positions, K) makes them"
+        )
+    if cos.shape != sin.shape or not broadcasts(cos.shape[:-1], x.shape[:-1]):
+        raise ValueError(
+            f"cos and sin must have one shape whose rows broadcast to those of x {tuple(x.shape)}, got "
+            f"{tuple(cos.shape)} and {tuple(sin.shape)}; a table of more positions is cut as cos[:T]"
+        )
 
 
 def _rotate_interleaved(x_BHTK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -25,7 +25,9 @@ Softcap = float | SigmoidCap
 
 
 def softcap(logits: Tensor, cap: Softcap) -> Tensor:
-    """The capped logits, in float32 for half precision and in the dtype of `logits` otherwise."""
+    """The capped logits, in float32 for half precision and in the dtype of `logits` otherwise. ValueError for a
+    cap that is negative, or a `SigmoidCap` that is not positive."""
+    softcap_numbers(cap)
     wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     if isinstance(cap, SigmoidCap):
         return cap.cap * torch.sigmoid((wide + cap.shift) / cap.width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import check_floats
 from .dispatch import fits_triton, fuses_elsewhere
 
 
@@ -12,8 +13,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up, elementwise, for gate and up (..., N) of one shape and dtype; silu(x) = x · sigmoid(x).
 
     For one projection that makes both, `swiglu(*x.chunk(2, -1))`: the kernel reads them where they lie. It keeps gate
-    and up for backward, the definition silu(gate) as well. Raises ValueError where shapes or dtypes differ.
+    and up for backward, the definition silu(gate) as well. Raises ValueError where shapes or dtypes differ, and for
+    integers.
     """
+    check_floats("swiglu", gate, up)
     if gate.shape != up.shape or gate.dtype != up.dtype:
         raise ValueError(
             f"swiglu needs gate and up of one shape and dtype, got {tuple(gate.shape)} {gate.dtype} and "

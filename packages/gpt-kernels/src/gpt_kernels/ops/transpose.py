@@ -8,13 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_floats
 from .dispatch import FLOATS, fits_triton
 
 COPIED = (*FLOATS, torch.float64, torch.int32, torch.int64, torch.int16, torch.int8, torch.uint8)
 
 
 def transpose_copy(x: Tensor) -> Tensor:
-    """A contiguous (..., N, M) holding xᵀ of x (..., M, N), any dtype. Differentiable."""
+    """A contiguous (..., N, M) holding xᵀ of x (..., M, N), any dtype. Differentiable. ValueError for vectors."""
+    if x.dim() < 2:
+        raise ValueError(f"transpose_copy needs a matrix (..., M, N), got {tuple(x.shape)}")
     if transpose_backend(x) == "triton":
         from ..triton.transpose import transpose_copy as fused
 
@@ -30,9 +33,10 @@ def transpose_copy_reference(x: Tensor) -> Tensor:
 def transpose_add(x: Tensor, y: Tensor) -> Tensor:
     """xᵀ + y for x (..., M, N) and y (..., N, M) of one dtype; contiguous, rounded once. Differentiable.
 
-    Raises ValueError for other shapes.
+    Raises ValueError for other shapes, and for integers.
     """
-    if x.shape != y.mT.shape or x.dtype != y.dtype:
+    check_floats("transpose_add", x, y)
+    if min(x.dim(), y.dim()) < 2 or x.shape != y.mT.shape or x.dtype != y.dtype:
         raise ValueError(
             f"transpose_add needs x (..., M, N) and y (..., N, M) of one dtype, got {tuple(x.shape)} {x.dtype} and "
             f"{tuple(y.shape)} {y.dtype}"
