@@ -18,11 +18,21 @@ OPERATOR = re.compile(r"(?P<close>\))|(?P<symbol>[-+*/])")
 SPACE = re.compile(r"\s*")
 
 
+LONGEST = 1000
+"""Digits on either side of the point: Python refuses to read many more, and nobody writes them."""
+
+SHOWN = 200
+"""Characters of a text that an error repeats: all, or from where it goes wrong."""
+
+
 class ParseError(ValueError):
     """Text that is not an expression. `.problem`: what is wrong; `.position`: the first character that does not fit."""
 
     def __init__(self, problem: str, text: str, position: int):
-        super().__init__(f"{problem} at position {position} of {text!r}")
+        shown = (
+            repr(text) if len(text) <= SHOWN else f"{text[position : position + SHOWN]!r}... ({len(text)} characters)"
+        )
+        super().__init__(f"{problem} at position {position} of {shown}")
         self.problem = problem
         self.position = position
 
@@ -33,7 +43,7 @@ def parse(text: str) -> Expression:
     Steps come out in evaluation order (postfix), so equal structure gives equal expressions whatever the spaces and
     redundant parentheses.
     """
-    yard = _Yard()
+    yard = Yard()
     position = _skip_space(text, 0)
     operand_next = True
     while position < len(text) or operand_next:
@@ -51,7 +61,7 @@ def parse(text: str) -> Expression:
             yard.operator(Operator(match["symbol"]), position)
             operand_next = True
         else:
-            yard.number(_number(match))
+            yard.number(_number(match, text))
             operand_next = False
         position = _skip_space(text, match.end())
     unclosed = yard.finish()
@@ -60,7 +70,7 @@ def parse(text: str) -> Expression:
     return yard.expression()
 
 
-class _Yard:
+class Yard:
     """Operands wait on one stack; operators and open parentheses, with their positions, on the other."""
 
     def __init__(self) -> None:
@@ -107,8 +117,10 @@ class _Yard:
             self.steps.append(Step(operator, left, right, position))
 
 
-def _number(match: re.Match[str]) -> Number:
+def _number(match: re.Match[str], text: str) -> Number:
     frac = match["frac"] or ""
+    if max(len(match["int"]), len(frac)) > LONGEST:
+        raise ParseError(f"a number of more than {LONGEST} digits", text, match.start())
     return Number(int(match["int"]), int(frac or 0), len(frac), match["sign"] == "-", match["percent"] == "%")
 
 

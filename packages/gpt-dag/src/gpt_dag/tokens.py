@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_dag.parse import ParseError
+from gpt_dag.parse import LONGEST, ParseError
 from gpt_data.tokenizers.base import check_known, encode_each, write_description
 
 PAD, END = "<|pad|>", "<|endoftext|>"
@@ -25,8 +25,6 @@ WORDS = (*NUMBER_WORDS, *OPERATOR_WORDS, "open", "close", "parenthesis")
 VOCABULARY = (PAD, END, "=", *DIGITS, *SYMBOLS, *WORDS)
 ID = {token: i for i, token in enumerate(VOCABULARY)}
 SPECIALS = {PAD: ID[PAD], END: ID[END]}
-LONGEST = 1000
-"""Characters of a number in digits."""
 
 SAME = {"−": "-", "×": "*", "÷": "/"}
 """What people also write."""
@@ -61,7 +59,7 @@ class WordTokenizer:
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[Span]]:
         """Ids of plain text, and the characters that each stands for."""
-        pairs = list(_lex(text))
+        pairs = list(lex(text))
         return [ID[token] for token, _ in pairs], [span for _, span in pairs]
 
     def encode_array(self, text: str) -> np.ndarray:
@@ -98,8 +96,8 @@ def _glued(before: str, token: str) -> bool:
     return before in DIGITS and (token in DIGITS or token == "%")
 
 
-def _lex(text: str) -> Iterator[tuple[str, Span]]:
-    """Tokens with the characters that they stand for."""
+def lex(text: str) -> Iterator[tuple[str, Span]]:
+    """Tokens of `VOCABULARY` with the characters that they stand for. Raises ParseError."""
     before = "space"  # kind of what stands directly before, without a space
     last = ""  # the token before, spaces or not
     for match in LEXEME.finditer(text):
@@ -126,7 +124,7 @@ def _number(text: str, match: re.Match[str]) -> Iterator[tuple[str, Span]]:
     """The digits and the point of a number written in digits."""
     literal = match[0]
     if len(literal) > LONGEST:
-        raise ParseError(f"a number of {len(literal)} characters, more than {LONGEST}", text, match.start())
+        raise ParseError(f"a number of more than {LONGEST} digits", text, match.start())
     if "," in literal and not GROUPED.fullmatch(literal):
         place = match.start() + literal.index(",")
         raise ParseError("commas must stand before every three digits, as in 1,604", text, place)
