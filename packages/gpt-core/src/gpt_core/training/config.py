@@ -73,7 +73,7 @@ class TrainingConfig:
     fused_loss: bool | Literal["auto"] = "auto"
     """Head and loss in one, some rows at a time, so that all logits are never held; auto: where it is no slower."""
     fp8: bool = False
-    """Multiply in float8 in the blocks' linear maps, on GPUs that can; elsewhere nothing changes."""
+    """Multiply in float8 in the blocks' linear maps, on GPUs that can; elsewhere products stay what they are."""
     max_nonfinite_steps: int = 20
     """Skip a step whose gradient is not finite, and stop after this many in a row."""
 

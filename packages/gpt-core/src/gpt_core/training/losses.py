@@ -34,14 +34,14 @@ class Loss(Protocol):
         """Denominator of the mean loss: how many terms `targets` contributes."""
         ...
 
-    def __call__(self, logits: Tensor, targets: Tensor, accuracy: bool = False) -> LossSums: ...
+    def __call__(self, logits: Tensor, targets: Tensor, /, accuracy: bool = False) -> LossSums: ...
 
 
 @runtime_checkable
 class FusedLoss(Loss, Protocol):
     """A loss that can do without all logits at once, and adds up over any split of its rows."""
 
-    def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, *, softcap: float = 0.0) -> LossSums:
+    def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, /, *, softcap: float = 0.0) -> LossSums:
         """The sums without accuracy, of the logits softcap · tanh(x Wᵀ / softcap)."""
         ...
 
