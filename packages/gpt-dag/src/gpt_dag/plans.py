@@ -109,6 +109,10 @@ class Plans:
         one_hot = torch.nn.functional.one_hot(self.reading_order().clamp(min=-1) % (IDENTITY + 1), IDENTITY + 1)
         return sign, log, one_hot.double()
 
+    def node_room(self, numbers: Tensor) -> Tensor:
+        """(B, N + D): what is known of the numbers (B, N), and room for the same of the results of the steps."""
+        return torch.cat([numbers, numbers.new_zeros(self.operator.shape)], 1)
+
     def reading_order(self) -> Tensor:
         """(B, D) int64: operator classes in the order in which they are written; -1: not used.
 
@@ -116,14 +120,14 @@ class Plans:
         after the last number of its left operand.
         """
         B, N = self.negative.shape
-        last = torch.arange(N, device=self.device).repeat(B, 1)  # last number of every node so far
+        last = self.node_room(torch.arange(N, device=self.device).expand(B, N))  # last number of every node
         order = self.operator.new_full((B, self.operator.shape[1] + 1), -1)
         spare = order.shape[1] - 1  # where steps that are not used are written
         for step in range(self.operator.shape[1]):
             place = last.gather(1, self.left[:, step : step + 1])
             place = place.masked_fill(self.operator[:, step : step + 1] < 0, spare)
             order.scatter_(1, place, self.operator[:, step : step + 1])
-            last = torch.cat([last, last.gather(1, self.right[:, step : step + 1])], 1)
+            last[:, N + step] = last.gather(1, self.right[:, step : step + 1])[:, 0]
         return order[:, :-1]
 
 

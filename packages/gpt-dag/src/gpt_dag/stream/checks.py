@@ -24,10 +24,11 @@ def presentable(plans: Plans) -> Tensor:
     an expression that is let through certainly does not divide by 0; of those with a divisor or a value too near the
     limit to tell, all are refused.
     """
-    value = plans.values()
+    value = plans.node_room(plans.values())
     error = value.abs() * UNIT
     defined = torch.ones(len(plans), 1, dtype=torch.bool, device=plans.device)
-    for step in range(plans.operator.shape[1]):
+    D = plans.operator.shape[1]
+    for step in range(D):
         operator, left, right = (t[:, step : step + 1] for t in (plans.operator, plans.left, plans.right))
         a, b = value.gather(1, left), value.gather(1, right)
         e, f = error.gather(1, left), error.gather(1, right)
@@ -43,8 +44,8 @@ def presentable(plans: Plans) -> Tensor:
         # |b| - f > |b| / 2
         grown = torch.where(divides, 2 * (e + quotient.abs() * f) / divisor.abs(), grown) + new.abs() * UNIT
         unused = operator < 0
-        value = torch.cat([value, torch.where(unused, a, new)], 1)
-        error = torch.cat([error, torch.where(unused, e, grown)], 1)
+        value[:, step - D] = torch.where(unused, a, new)[:, 0]
+        error[:, step - D] = torch.where(unused, e, grown)[:, 0]
     result, bound = value[:, -1].abs(), error[:, -1]
     certain_zero = (result == 0) & (bound < SMALLEST)
     in_range = (result - bound >= SMALLEST) & (result + bound <= LARGEST)
@@ -63,12 +64,13 @@ def fingerprint(plans: Plans) -> Tensor:
         ends = (scaled % 10**zeros == 0) & (decimals >= zeros)
         scaled, decimals = torch.where(ends, scaled // 10**zeros, scaled), decimals - zeros * ends.long()
     negative = plans.negative & (scaled > 0)
-    node = mix(mix(scaled + NUMBER) + decimals * 2 + negative.long())
-    for step in range(plans.operator.shape[1]):
+    node = plans.node_room(mix(mix(scaled + NUMBER) + decimals * 2 + negative.long()))
+    D = plans.operator.shape[1]
+    for step in range(D):
         operator, left, right = (t[:, step : step + 1] for t in (plans.operator, plans.left, plans.right))
         a, b = node.gather(1, left), node.gather(1, right)
         joined = mix(mix(a + STEP + operator) + b * 3)
-        node = torch.cat([node, torch.where(operator < 0, a, joined)], 1)
+        node[:, step - D] = torch.where(operator < 0, a, joined)[:, 0]
     return node[:, -1] & torch.iinfo(torch.int64).max
 
 

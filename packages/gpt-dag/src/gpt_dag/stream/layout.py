@@ -68,18 +68,26 @@ def segments(plans: Plans, percent: Tensor, looks: Looks, table: Table) -> Segme
     operator = torch.full_like(whole, -1)
     operator[:, :-1] = plans.reading_order()
     parts = (
-        table.opens[looks.words_open, opens],
+        look_up(table.opens, looks.words_open, opens),
         table.signs[looks.sign],
-        table.thousands[looks.way, looks.with_and, thousands],
-        table.rest[looks.way, (thousands > 0).long(), looks.comma, looks.with_and, rest],
-        table.decimals[spoken, 0, first, head],
-        table.decimals[spoken, 1, later, tail],
+        look_up(table.thousands, looks.way, looks.with_and, thousands),
+        look_up(table.rest, looks.way, (thousands > 0).long(), looks.comma, looks.with_and, rest),
+        look_up(table.decimals, spoken, torch.zeros_like(first), first, head),
+        look_up(table.decimals, spoken, torch.ones_like(later), later, tail),
         table.percents[looks.percent],
-        table.closes[looks.words_close, closes],
-        table.operators[operator.clamp(min=0), looks.operator, looks.variant] * (operator >= 0),
+        look_up(table.closes, looks.words_close, closes),
+        look_up(table.operators, operator.clamp(min=0), looks.operator, looks.variant) * (operator >= 0),
     )
     rows = (torch.stack(parts, -1) * live[..., None]).view(B, N * PARTS)
     return Segments(rows, table.length[rows].cumsum(1))
+
+
+def look_up(rows: Tensor, *indices: Tensor) -> Tensor:
+    """`rows[indices]`; on one flat index, several times as fast on CPUs."""
+    flat = indices[0]
+    for size, index in zip(rows.shape[1:], indices[1:], strict=True):
+        flat = flat * size + index
+    return rows.view(-1)[flat]
 
 
 def parentheses(plans: Plans, looks: Looks) -> tuple[Tensor, Tensor]:
@@ -88,7 +96,8 @@ def parentheses(plans: Plans, looks: Looks) -> tuple[Tensor, Tensor]:
     live = torch.arange(N, device=plans.device) < plans.count[:, None]
     opens = (looks.redundant & live).long()
     closes = opens.clone()
-    first = last = torch.arange(N, device=plans.device).repeat(B, 1)  # numbers that every node spans
+    first = plans.node_room(torch.arange(N, device=plans.device).expand(B, N))  # number that every node begins with
+    last = first.clone()
     binding = torch.full_like(first, 3)  # of every node's text: 3 number, 2 product, 1 sum
     for step in range(plans.operator.shape[1]):
         operator, left, right = (t[:, step : step + 1] for t in (plans.operator, plans.left, plans.right))
@@ -102,8 +111,7 @@ def parentheses(plans: Plans, looks: Looks) -> tuple[Tensor, Tensor]:
         opens.scatter_add_(1, first.gather(1, right), around_right)
         closes.scatter_add_(1, last.gather(1, left), around_left)
         closes.scatter_add_(1, high, around_right + again)
-        first, last = torch.cat([first, low], 1), torch.cat([last, high], 1)
-        binding = torch.cat([binding, torch.where(used, strength, 0)], 1)
+        first[:, N + step], last[:, N + step], binding[:, N + step] = low[:, 0], high[:, 0], strength[:, 0]
     return opens, closes
 
 

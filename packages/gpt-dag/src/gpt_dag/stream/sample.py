@@ -18,7 +18,7 @@ from gpt_dag.stream.layout import Layout, Segments, lay_out, segments, texts
 from gpt_dag.stream.looks import Looks, draw_looks
 from gpt_dag.stream.tables import Table, table
 
-CANDIDATES = {"train": 4, "val": 128, "test": 128}
+CANDIDATES = {"train": 2, "val": 128, "test": 128}
 """Of every example that is still wanted, at once; training's are tried one at a time first."""
 AT_ONCE = 1 << 16
 """Candidates in memory."""
