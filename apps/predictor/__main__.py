@@ -1,0 +1,49 @@
+"""Train a predictor of expressions, ask it, or score it.
+
+uv run apps/predictor                                             train (predictor.yaml); --help lists all keys
+uv run apps/predictor --ask "five plus two times three"           what the newest run makes of it
+uv run apps/predictor --evaluate FILE.jsonl --checkpoint latest   exact answers by style and length
+"""
+
+import sys
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import asking
+import scoring
+
+from gpt_core.config import load_config
+from gpt_core.distributed import distributed
+from gpt_core.training.recipe import SCHEMA
+from gpt_core.training.run import run
+
+COMMANDS = {"--ask": asking.main, "--evaluate": scoring.main}
+
+
+def main(argv: list[str]) -> int:
+    for argument in argv[1:]:
+        command = COMMANDS.get(argument.partition("=")[0])
+        if command is not None:
+            return command(argv[1:])
+    configs = Path(__file__).parent / "configs"
+    load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
+    config = load()
+    general, parallel = config.section("general"), config.section("parallel")
+    with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
+        clock = ranks.broadcast(datetime.now())
+        config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
+        config.export_env()
+        run_dir = run(config, ranks, clock, argv)
+        if ranks.is_main and not config.section("eval").eval_only:
+            scoring.conclude(run_dir, config.component("data").kwargs)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv))
+    except (ValueError, OSError) as error:  # the user's to mend (a typing error, a full disk): no traceback
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # before the first step, or the second Ctrl-C
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""`--evaluate`: exact answers of a trained predictor, by style and number of operations, with intervals."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from asking import say
+from models import add_model_options, open_predictor
+
+from gpt_core.checkpoint import find_checkpoint, load_model
+from gpt_dag.evaluation import TASKS, Item, Scores, baselines, draw_items, read_items, score
+from gpt_dag.evaluation.report import accuracy_plot, accuracy_table
+from gpt_dag.predictor import PredictorOnlyModel, read
+from gpt_dag.stream import Law
+from gpt_dag.tokens import WordTokenizer
+
+FINAL_SEED, FINAL_EACH, FINAL_MOST = 20, 100, 8
+"""The table at the end of a training run: so many expressions of each number of operations."""
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="apps/predictor", description=__doc__)
+    add = parser.add_argument
+    add("--evaluate", required=True, metavar="FILE", help=f"jsonl with english and fraction; or {', '.join(TASKS)}")
+    add("--seed", type=int, default=0, help="of a task's fresh expressions (default: 0)")
+    add("--number", type=int, help="how many expressions a task draws (length: of each length)")
+    add_model_options(parser)
+    options = parser.parse_args(argv)
+    items = items_of(options)
+    model, _, source = open_predictor(options)
+    started = time.process_time()
+    scores = score(answerer(model), items)
+    seconds = time.process_time() - started
+    say(report(scores))
+    say(f"\n{len(items)} expressions of {options.evaluate} read by {source} in {seconds:.1f} CPU seconds")
+    print(json.dumps(scores.figures()))
+    return 0
+
+
+def items_of(options: argparse.Namespace) -> list[Item]:
+    path, task = Path(options.evaluate), TASKS.get(options.evaluate)
+    if path.exists() or task is None:
+        return read_items(path)
+    number = {} if options.number is None else {"n": options.number}
+    return task(seed=options.seed, **number)
+
+
+def answerer(model: PredictorOnlyModel) -> Any:
+    """Answers that are the network's alone: the deterministic reader has no part in them."""
+
+    def answer(texts: Sequence[str]) -> list[Fraction | None]:
+        return [reading.answer for reading in read(model, WordTokenizer(), texts)]
+
+    return answer
+
+
+def report(scores: Scores) -> str:
+    """The table, baselines beside the network."""
+    others = {name: Scores(scores.items, answers) for name, answers in baselines(scores.items).items()}
+    return accuracy_table(scores, others)
+
+
+def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
+    """What a finished run can do: a table, `report/accuracy.png` and `report/accuracy.json`."""
+    model = load_model(find_checkpoint(run_dir))
+    assert isinstance(model, PredictorOnlyModel)
+    law = {field.name: data[field.name] for field in fields(Law) if field.name in data}
+    items = final_items({**law, "styles": tuple(law["styles"])} if "styles" in law else law)
+    scores = score(answerer(model), items)
+    say(f"\nFresh expressions of the test split, none of them ever trained on:\n\n{report(scores)}")
+    folder = run_dir / "report"
+    folder.mkdir(exist_ok=True)
+    (folder / "accuracy.json").write_text(json.dumps(scores.figures()) + "\n", encoding="utf-8")
+    longest = law.get("max_ops", Law().max_ops)
+    say(f"\nplot: {accuracy_plot({run_dir.name: scores.by_ops()}, folder / 'accuracy.png', longest)}")
+    say('ask it: uv run apps/predictor --ask "five plus two times three"')
+
+
+def final_items(law: dict[str, Any]) -> list[Item]:
+    """By number of operations; of the legacy shape as its own law has them."""
+    if law.get("shape") == "right":
+        return draw_items(Law(**law), 8 * FINAL_EACH, FINAL_SEED)
+    items = []
+    for operations in range(1, max(FINAL_MOST, law.get("max_ops", 0)) + 1):
+        of_this_many: dict[str, Any] = {**law, "min_ops": operations, "max_ops": operations}
+        items += draw_items(Law(**of_this_many), FINAL_EACH, FINAL_SEED)
+    return items
