@@ -73,8 +73,8 @@ class Plans:
         D = max(D, N - 1)
         numbers = [[_scaled(n) for n in e.numbers] + [(0, 0, 0)] * (N - len(e.numbers)) for e in expressions]
         steps = [_steps(e, N, D) for e in expressions]
-        number = torch.tensor(numbers, dtype=torch.int64).view(-1, N, 3)
-        step = torch.tensor(steps, dtype=torch.int64).view(-1, D, 3)
+        number = torch.tensor(numbers, dtype=torch.int64).view(len(expressions), N, 3)
+        step = torch.tensor(steps, dtype=torch.int64).view(len(expressions), D, 3)
         count = torch.tensor([len(e.numbers) for e in expressions], dtype=torch.int64)
         return cls(number[..., 0].bool(), number[..., 1], number[..., 2], count, *step.unbind(-1))
 
