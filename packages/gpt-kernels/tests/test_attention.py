@@ -100,6 +100,49 @@ def test_half_precision_stays_close_to_float64(dtype, backend):
     torch.testing.assert_close(out.double(), by_loops(*rounded), atol=3e-2, rtol=0)
 
 
+@pytest.mark.parametrize("backend", ["sdpa", "manual"])
+def test_layouts(backend):
+    """Heads cut from one projection, rows that all share their keys, every second channel."""
+    exact = [x.requires_grad_() for x in tensors((2, 4, 2, 5, 5, 6))]
+    expected = attention(*exact, window=3, backend=backend)
+    grad = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for view in (
+        lambda x: x.detach().transpose(1, 2).contiguous().transpose(1, 2),
+        lambda x: x.detach().repeat_interleave(2, -1)[..., ::2],
+        lambda x: x.detach().mT.contiguous().mT,
+    ):
+        views = [view(x).requires_grad_() for x in exact]
+        out = attention(*views, window=3, backend=backend)
+        torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+        found = torch.autograd.grad(out, views, grad)
+        wanted = torch.autograd.grad(expected, exact, grad, retain_graph=True)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    q, k, v = (x.detach() for x in exact)
+    shared, copied = ((k[:1].expand_as(k), v[:1].expand_as(v)), (k[:1].repeat(2, 1, 1, 1), v[:1].repeat(2, 1, 1, 1)))
+    torch.testing.assert_close(attention(q, *shared, backend=backend), attention(q, *copied, backend=backend))
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "manual"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_large_scores_choose_one_key(dtype, backend):
+    """Scores of thousands: all weight on the largest, exactly, and gradients stay finite."""
+    q = 60 * torch.eye(8, dtype=dtype).view(1, 1, 8, 8)
+    v = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    q, k, v = (x.clone().requires_grad_() for x in (q, q, v))
+    out = attention(q, k, v, causal=False, backend=backend)
+    assert torch.equal(out, v)
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "sdpa", "manual"])
+@pytest.mark.parametrize("shape", [(0, 4, 2, 5, 5, 8), (2, 4, 2, 0, 5, 8), (2, 4, 2, 0, 0, 8)])
+def test_nothing_in_nothing_out(shape, backend):
+    q, k, v = (x.requires_grad_() for x in tensors(shape))
+    out = attention(q, k, v, backend=backend)
+    assert out.shape == q.shape
+    assert [g.count_nonzero() for g in torch.autograd.grad(out.sum(), (q, k, v))] == [0, 0, 0]
+
+
 def test_dropout_drops_weights_and_keeps_their_mean():
     q = k = torch.zeros(1, 1, 64, 4)
     v = torch.ones(1, 1, 64, 4)

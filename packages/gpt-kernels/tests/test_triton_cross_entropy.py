@@ -9,6 +9,10 @@ from gpt_kernels import (
     SigmoidCap,
     cross_entropy,
     cross_entropy_backend,
+    fp8_linear_cross_entropy,
+    linear_cross_entropy,
+    linear_cross_entropy_backend,
+    linear_cross_entropy_reference,
     softcapped_cross_entropy,
     softcapped_cross_entropy_backward,
 )
@@ -173,6 +177,64 @@ def test_public_halves_agree_with_the_whole():
     assert_near(gradient * 0.5, leaf.grad, scale=2)
     with pytest.raises(ValueError, match="grad_scale must be positive"):
         softcapped_cross_entropy_backward(losses, lse, logits, targets, grad_scale=0.0)
+
+
+# --- The head: chunks whose rows the kernels take -------------------------------------------------------------------
+
+
+def head(dtype, N=40, inputs=16, V=300):
+    x, weight = random(N, inputs, dtype=dtype), random(V, inputs, dtype=dtype, seed=1, scale=0.3)
+    targets = torch.randint(V, (N,), generator=torch.Generator().manual_seed(0)).to(x.device)
+    targets[3] = IGNORED
+    return x, weight, targets
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_chunks_by_the_kernels_are_the_definition(monkeypatch, reduction, dtype):
+    """On a CPU the kernels run in the interpreter, where the dispatch is told to take them."""
+    x, weight, targets = head(dtype)
+    options = {"softcap": SPEEDRUN, "z_loss": 0.01, "target_weights": [1.0, 0.5], "reduction": reduction}
+    grad = torch.ones(targets.shape if reduction == "none" else (), device=x.device)
+    exact = gradients(
+        lambda x, w: linear_cross_entropy_reference(x, w, targets, **options), (x, weight), grad.double(), torch.float64
+    )
+    calls = []
+    gradient = kernels.cross_entropy_gradient
+    monkeypatch.setattr(kernels, "cross_entropy_gradient", lambda *a: calls.append(len(a[0])) or gradient(*a))
+    monkeypatch.setattr(rows, "rows_backend", lambda logits: "triton")
+    found = gradients(lambda x, w: linear_cross_entropy(x, w, targets, chunk_rows=16, **options), (x, weight), grad)
+    assert calls == [16, 16, 8]
+    assert_near(found[0], exact[0], dtype=dtype, scale=2)
+    for actual, expected in zip(found[1:], exact[1:], strict=True):
+        assert actual.dtype == dtype
+        assert_near(actual, expected, scale=8)
+
+
+def test_float8_chunks_by_the_kernels_are_those_of_the_definition(monkeypatch):
+    x, weight, targets = head(torch.bfloat16, N=32, inputs=32, V=320)
+    function = lambda x, w: fp8_linear_cross_entropy(x, w, targets, chunk_rows=16, backend="emulated")
+    one = torch.tensor(1.0, device=x.device)
+    expected = gradients(function, (x, weight), one)
+    monkeypatch.setattr(rows, "rows_backend", lambda logits: "triton")
+    for actual, exact in zip(gradients(function, (x, weight), one), expected, strict=True):
+        assert (actual.double() - exact.double()).norm() < 0.01 * exact.double().norm()  # ties of e5m2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_the_head_on_a_gpu(reduction, dtype):
+    x, weight, targets = head(dtype, 2500, 768, 50304)
+    assert linear_cross_entropy_backend(x, weight) == "chunked+triton"
+    options = {"softcap": SPEEDRUN, "reduction": reduction}
+    grad = torch.ones(targets.shape if reduction == "none" else (), device=x.device)
+    found = gradients(lambda x, w: linear_cross_entropy(x, w, targets, **options), (x, weight), grad)
+    exact = gradients(
+        lambda x, w: linear_cross_entropy_reference(x, w, targets, **options), (x, weight), grad.double(), torch.float64
+    )
+    for actual, expected in zip(found, exact, strict=True):
+        assert_near(actual, expected, scale=8, dtype=torch.bfloat16)  # float32 products may be TF32
 
 
 # --- Registration and compilation -----------------------------------------------------------------------------------
