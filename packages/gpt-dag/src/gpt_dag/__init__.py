@@ -1,18 +1,38 @@
 """A differentiable DAG that does exact arithmetic inside a GPT; so far its exact, symbolic ground."""
 
 from gpt_dag.expression import DivisionByZero, Expression, Operator, Step, evaluate, node_values, render
+from gpt_dag.logger import DAGLogger
+from gpt_dag.losses import answer_loss
+from gpt_dag.models import DagGPT, gpt_dag, load_predictor
 from gpt_dag.number import Number
 from gpt_dag.parse import ParseError, parse
+from gpt_dag.plans import Plans
+from gpt_dag.stream import Law, Sample, expressions, fingerprint, sample
+from gpt_dag.stream.answers import answers
+from gpt_dag.tokens import WordTokenizer
 
 __all__ = [
+    "DAGLogger",
+    "DagGPT",
     "DivisionByZero",
     "Expression",
+    "Law",
     "Number",
     "Operator",
     "ParseError",
+    "Plans",
+    "Sample",
     "Step",
+    "WordTokenizer",
+    "answer_loss",
+    "answers",
     "evaluate",
+    "expressions",
+    "fingerprint",
+    "gpt_dag",
+    "load_predictor",
     "node_values",
     "parse",
     "render",
+    "sample",
 ]
