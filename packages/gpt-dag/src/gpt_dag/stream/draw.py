@@ -31,8 +31,8 @@ class Candidates(NamedTuple):
     plans: Plans
     percent: Tensor
     """(B, N) bool: which numbers are percentages, already folded into `plans`."""
-    reading: Tensor
-    """(B, D) int64: operator classes as they are written; -1: not used."""
+    style: Tensor
+    """(B,) int64: place in `STYLES`."""
 
 
 def draw_rows(law: Law, keys: Tensor) -> Rows:
@@ -65,7 +65,7 @@ def draw_plans(law: Law, rows: Rows, keys: Tensor) -> Candidates:
         priority = field(rest, 3)[:, :D]
     steps = reduce(operator, priority, rows.count)
     plans = Plans(negative, torch.where(live, scaled, 0), decimals, rows.count, *steps)
-    return Candidates(plans, percent, operator)
+    return Candidates(plans, percent, rows.style)
 
 
 def _magnitudes(law: Law, value: Tensor, shape: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 MOST_DIGITS = 6
 """Before the point, and after it."""
+MOST_OPS = 20
 SHAPES = ("random", "right")
 
 
@@ -50,7 +51,8 @@ class Law:
     nests to the right; 0 to max_digits digits before the point (none: 0), and the first decimal is not 0.
 
     An expression that divides by exactly 0, or has a value above 1e12 or other than 0 and below 1e-9, is drawn anew
-    with the same number of operations and style; so is the rare one of which float64 cannot tell.
+    with the same number of operations and style; so is the rare one of which float64 cannot tell. Where a width is
+    asked for that nothing of a number of operations fits into, another number is drawn.
     """
 
     min_ops: int = 0
@@ -66,8 +68,10 @@ class Law:
     """Of a pair of parentheses that nothing needs, around every number and every result."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_ops <= self.max_ops:
-            raise ValueError(f"expected 0 <= min_ops <= max_ops, got {self.min_ops} and {self.max_ops}.")
+        if not 0 <= self.min_ops <= self.max_ops <= MOST_OPS:
+            raise ValueError(
+                f"expected 0 <= min_ops <= max_ops <= {MOST_OPS}, got min_ops {self.min_ops}, max_ops {self.max_ops}."
+            )
         if not 1 <= self.max_digits <= MOST_DIGITS or not 0 <= self.max_decimals <= MOST_DIGITS:
             raise ValueError(
                 f"max_digits must be 1 to {MOST_DIGITS} and max_decimals 0 to {MOST_DIGITS}, got {self.max_digits} and "

@@ -13,7 +13,7 @@ from gpt_dag.stream.tables import CARDINAL, DIGITS, GLUED, SPELLED, VARIANTS
 
 AND, COMMA, GROUPED = 0.75, 0.75, 0.1
 MINUS_SIGN, SAID_MINUS = 0.9, 0.35
-"""A number in digits has the sign "-"; the word for a sign is "minus", else "negative"."""
+"""A number in digits mostly has the sign "-"; the word for a sign is "minus", else "negative"."""
 PERCENT_SIGN, PERCENT_WORD = 0.8, 0.95
 """After digits: "%", up to the second " percent", else " %"; after words: the second or " %"."""
 WORDS_PER_NUMBER = 4
@@ -50,15 +50,15 @@ def draw_looks(law: Law, style: Tensor, negative: Tensor, percent: Tensor, keys:
     shares = torch.tensor([tuple(style) for style in STYLES.values()], device=keys.device) * FIELDS
     digits, cardinal, symbol, simple, brackets, _ = shares.round().long()[style].T[..., None]
     number, said = field(a, 0), field(a, 1)
-    numeric = number < digits
+    numeric, symbols = number < digits, digits >= FIELDS  # a style of symbols has no words at all
     way = torch.where(numeric, DIGITS, torch.where(number < digits + cardinal, CARDINAL, SPELLED))
     word = torch.where(field(a, 2) < threshold(SAID_MINUS), 2, 3)
-    sign = torch.where(numeric & (said < threshold(MINUS_SIGN)), 1, word) * negative
+    sign = torch.where(numeric & ((said < threshold(MINUS_SIGN)) | symbols), 1, word) * negative
     way = torch.where(sign == 1, GLUED, way)
     comma = field(b, 0) < torch.where(numeric, threshold(GROUPED), threshold(COMMA))
     mark = field(a, 3)
     plain = torch.where(numeric & (mark < threshold(PERCENT_SIGN)), 1, 2)
-    marked = torch.where(mark >= threshold(PERCENT_WORD), 3, plain) * percent
+    marked = torch.where(symbols, 1, torch.where(mark >= threshold(PERCENT_WORD), 3, plain)) * percent
     spoken = field(b, 1)
     operator = (spoken >= symbol).long() + (spoken >= symbol + simple)
     again = threshold(law.p_redundant)

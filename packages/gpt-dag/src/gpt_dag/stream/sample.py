@@ -12,18 +12,20 @@ from torch import Tensor
 from gpt_dag.plans import Plans
 from gpt_dag.stream.bits import key_of, mix, words
 from gpt_dag.stream.checks import SPLITS, fingerprint, in_split, presentable
-from gpt_dag.stream.draw import Candidates, Rows, draw_plans, draw_rows
+from gpt_dag.stream.draw import Candidates, draw_plans, draw_rows
 from gpt_dag.stream.law import Law
 from gpt_dag.stream.layout import Layout, Segments, lay_out, segments, texts
 from gpt_dag.stream.looks import Looks, draw_looks
 from gpt_dag.stream.tables import Table, table
 
-CANDIDATES = {"train": 2, "val": 128, "test": 128}
-"""Of every example that is still wanted, at once; training's are tried one at a time first."""
-AT_ONCE = 1 << 16
+FIRST = {"train": 1, "val": 64, "test": 64}
+"""Candidates of every example in the first round; each round has twice as many."""
+AT_ONCE = 1 << 15
 """Candidates in memory."""
-PATIENCE = 20_000
-"""Candidates of one example before giving up."""
+SAME = {"train": 64, "val": 4096, "test": 4096}
+"""Candidates with the same number of operations and style, before these are drawn anew."""
+PATIENCE = 32
+"""Numbers of operations and styles of one example before giving up."""
 _ODD = 0x4F1BBCDCBFA53E0B  # spreads consecutive numbers over the words
 
 
@@ -78,14 +80,13 @@ def sample(
     """
     device = torch.device(device)
     numbers = torch.arange(rows, device=device) if isinstance(rows, int) else rows.to(device)
-    table_ = table(law.max_digits, 2 * law.max_ops + 1, str(device))
+    table_ = table(law.max_digits, str(device))
     base = mix(numbers * _ODD + key_of(seed, list(SPLITS).index(split)))
     of_rows, of_looks, of_tries = words(base, 3).unbind(-1)
-    kept = draw_rows(law, of_rows)
 
     def write(candidates: Candidates, index: Tensor | None) -> tuple[Looks, Segments]:
-        style, keys = (kept.style, of_looks) if index is None else (kept.style[index], of_looks[index])
-        looks = draw_looks(law, style, candidates.plans.negative, candidates.percent, keys)
+        keys = of_looks if index is None else of_looks[index]
+        looks = draw_looks(law, candidates.style, candidates.plans.negative, candidates.percent, keys)
         return looks, segments(candidates.plans, candidates.percent, looks, table_)
 
     def fits(candidates: Candidates, index: Tensor) -> Tensor:
@@ -104,9 +105,9 @@ def sample(
             good &= write(candidates, index)[1].length <= width
         return good
 
-    drawn = _draw(law, kept, of_tries, split, fits)
+    drawn = _draw(law, of_rows, of_tries, split, fits)
     looks, parts = write(drawn, None)
-    return Sample(drawn.plans, kept.style, drawn.percent, looks, parts, table_, width)
+    return Sample(drawn.plans, drawn.style, drawn.percent, looks, parts, table_, width)
 
 
 def longest(law: Law) -> int:
@@ -116,43 +117,50 @@ def longest(law: Law) -> int:
     return law.max_numbers * words_of_number + 2 * law.max_ops + 4 * (law.max_ops + redundant)
 
 
-def _draw(law: Law, rows: Rows, keys: Tensor, split: str, fits: Callable[[Candidates, Tensor], Tensor]) -> Candidates:
-    """For every row its first candidate that fits, however many are tried at once."""
-    B = len(keys)
-    wanted = torch.arange(B, device=keys.device)
-    result, tried = _empty(law, rows.count), 0
+def _draw(
+    law: Law, of_rows: Tensor, of_tries: Tensor, split: str, fits: Callable[[Candidates, Tensor], Tensor]
+) -> Candidates:
+    """For every example its first candidate that fits, however many are tried at once."""
+    B, device = len(of_rows), of_rows.device
+    result = _empty(law, B, device)
+    wanted, tried, tries = torch.arange(B, device=device), 0, FIRST[split]
     while len(wanted):
-        most = max(1, AT_ONCE // len(wanted))
-        tries = min(CANDIDATES[split], most) if tried or split != "train" else 1
-        if tried > PATIENCE:
+        if tried > SAME[split] * PATIENCE:
             raise ValueError(
                 f"{len(wanted)} of {B} examples do not fit after {tried} attempts each: {law} leaves too little, or "
                 "the context length is too short for it."
             )
         index = wanted.repeat_interleave(tries)
-        number = torch.arange(tried, tried + tries, device=keys.device).repeat(len(wanted))
-        candidates = draw_plans(law, Rows(*(r[index] for r in rows)), mix(keys[index] + number * _ODD))
+        number = torch.arange(tried, tried + tries, device=device).repeat(len(wanted))
+        rows = draw_rows(law, mix(of_rows[index] + number // SAME[split] * _ODD))
+        candidates = draw_plans(law, rows, mix(of_tries[index] + number * _ODD))
         good = fits(candidates, index).view(-1, tries)
         first, found = good.long().argmax(1), good.any(1)
-        chosen = (torch.arange(len(wanted), device=keys.device) * tries + first)[found]
+        chosen = (torch.arange(len(wanted), device=device) * tries + first)[found]
         for target, source in zip(_leaves(result), _leaves(pick(candidates, chosen)), strict=True):
             target[wanted[found]] = source
         wanted, tried = wanted[~found], tried + tries
+        tries = max(1, min(2 * tries, AT_ONCE // max(1, len(wanted))))
     return result
 
 
 def pick(candidates: Candidates, rows: Tensor) -> Candidates:
     """Those with these indices."""
-    return Candidates(candidates.plans[rows], candidates.percent[rows], candidates.reading[rows])
+    plans, *rest = candidates
+    return Candidates(plans[rows], *(leaf[rows] for leaf in rest))
 
 
-def _empty(law: Law, count: Tensor) -> Candidates:
+def _empty(law: Law, rows: int, device: torch.device) -> Candidates:
     """Room for one candidate per row."""
-    numbers, steps = count.new_zeros(len(count), law.max_numbers), count.new_zeros(len(count), law.max_ops)
-    flags = numbers.bool()
-    clones = (steps.clone() for _ in range(3))
-    return Candidates(Plans(flags, numbers, numbers.clone(), count.clone(), *clones), flags.clone(), steps)
+    number, step, flag, row = (
+        lambda: torch.zeros(rows, law.max_numbers, dtype=torch.int64, device=device),
+        lambda: torch.zeros(rows, law.max_ops, dtype=torch.int64, device=device),
+        lambda: torch.zeros(rows, law.max_numbers, dtype=torch.bool, device=device),
+        lambda: torch.zeros(rows, dtype=torch.int64, device=device),
+    )
+    return Candidates(Plans(flag(), number(), number(), row(), step(), step(), step()), flag(), row())
 
 
 def _leaves(candidates: Candidates) -> list[Tensor]:
-    return [*(getattr(candidates.plans, f.name) for f in fields(Plans)), candidates.percent, candidates.reading]
+    plans, *rest = candidates
+    return [*(getattr(plans, f.name) for f in fields(Plans)), *rest]

@@ -13,12 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gpt_dag.stream.law import MOST_DIGITS, MOST_OPS
 from gpt_dag.tags import VALUES, Role, place_class
 from gpt_dag.tokens import ID, SMALL, TENS
 
 GROUP = 1000  # numbers are cut into threes of digits
 DIGITS, GLUED, CARDINAL, SPELLED = range(4)
 """How a number is written; GLUED: in digits, right after a minus sign."""
+MOST_PARENTHESES = 2 * MOST_OPS + 1  # that open before one number: two for every step, and its own
 VARIANTS = 12  # of an operator: a multiple of all numbers of words
 OPERATOR_WORDS = (
     ("+", "plus", ("plus", "added to")),
@@ -54,7 +56,7 @@ class Table:
     """(tokens,) int64"""
     pieces: tuple[str, ...]
     opens: Tensor
-    """(2, most + 1) rows: brackets or words, how many."""
+    """(2, MOST_PARENTHESES + 1) rows: brackets or words, how many."""
     closes: Tensor
     signs: Tensor
     """(4,) rows in the order of `SIGNS`."""
@@ -75,35 +77,36 @@ class Table:
 
 
 @lru_cache(maxsize=8)
-def table(max_digits: int, most_parentheses: int, device: str) -> Table:
+def table(max_digits: int, device: str) -> Table:
     """The table for numbers of at most so many digits before the point, on a device."""
-    writer = _Writer(max_digits)
-    groups = 10 ** max(0, min(3, max_digits - 3))  # thousands that occur
-    ways = (DIGITS, GLUED, CARDINAL, SPELLED)
+    start, length, packed, pieces, rows = _written()
+    placed = (unpack(packed, "place") > 1).long()  # PLACE counts from the highest place down
+    packed = packed - (placed * (MOST_DIGITS - max_digits) << SHIFT["place"])
+    moved = {name: part.to(device) for name, part in rows.items()}
+    return Table(start.to(device), length.to(device), packed.to(device), pieces, **moved)
+
+
+@lru_cache(maxsize=1)
+def _written() -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], dict[str, Tensor]]:
+    """What a table has, for numbers of MOST_DIGITS digits."""
+    writer, both = _Writer(), (False, True)
+    ways, groups, counts = (DIGITS, GLUED, CARDINAL, SPELLED), range(GROUP), range(MOST_PARENTHESES + 1)
     parts = {
-        "opens": [[writer.row(_repeat(look, k)) for k in range(most_parentheses + 1)] for look in OPENS],
-        "closes": [[writer.row(_repeat(look, k)) for k in range(most_parentheses + 1)] for look in CLOSES],
+        "opens": [[writer.row(look * k) for k in counts] for look in OPENS],
+        "closes": [[writer.row(look * k) for k in counts] for look in CLOSES],
         "signs": [writer.row(_tokens(sign)) for sign in SIGNS],
-        "thousands": [[[writer.thousands(way, bool(a), n) for n in range(groups)] for a in range(2)] for way in ways],
-        "rest": [
-            [
-                [[[writer.rest(way, t, c, a, n) for n in range(GROUP)] for a in (False, True)] for c in (False, True)]
-                for t in (False, True)
-            ]
-            for way in ways
-        ],
+        "thousands": [[writer.thousands(way, a) for a in both] for way in ways],
+        "rest": [[[[writer.rest(way, t, c, a) for a in both] for c in both] for t in both] for way in ways],
         "decimals": [
-            [[[writer.decimals(w, later, d, n) for n in range(GROUP)] for d in range(4)] for later in (False, True)]
-            for w in (False, True)
+            [[[writer.decimals(w, later, d, n) for n in groups] for d in range(4)] for later in both] for w in both
         ],
         "percents": [writer.row(_tokens(percent)) for percent in PERCENTS],
         "operators": [[writer.operators(k, words) for words in _variants(k)] for k in range(4)],
     }
-    rows = {name: torch.tensor(part, device=device) for name, part in parts.items()}
-    length = torch.tensor([len(row) for row in writer.rows], device=device)
-    packed = torch.tensor([0, *(token for row in writer.rows for token in row)], device=device)
-    start = 1 + length.cumsum(0) - length
-    return Table(start, length, packed, tuple(writer.pieces), **rows)
+    rows = {name: torch.tensor(part) for name, part in parts.items()}
+    length = torch.tensor([len(row) for row in writer.rows])
+    packed = torch.tensor([0, *(token for row in writer.rows for token in row)])
+    return 1 + length.cumsum(0) - length, length, packed, tuple(writer.pieces), rows
 
 
 OPENS = ((Token(" (", role=Role.OPEN),), (Token(" open"), Token(" parenthesis", role=Role.OPEN)))
@@ -113,42 +116,36 @@ CLOSES = ((Token(" )", role=Role.CLOSE),), (Token(" close"), Token(" parenthesis
 class _Writer:
     """Collects rows, equal ones once."""
 
-    def __init__(self, max_digits: int) -> None:
-        self.max_digits = max_digits
+    def __init__(self) -> None:
         self.rows: list[tuple[int, ...]] = [()]
         self.pieces: list[str] = [""]
         self._row_of: dict[tuple[Token, ...], int] = {(): 0}
+        self._packed: dict[Token, int] = {}
         self._piece_of: dict[str, int] = {"": 0}
+        self._rest: dict[tuple[int, bool, bool, bool], list[int]] = {}
 
     def row(self, tokens: tuple[Token, ...]) -> int:
         if tokens not in self._row_of:
             self._row_of[tokens] = len(self.rows)
-            self.rows.append(tuple(self._pack(token) for token in tokens))
+            self.rows.append(tuple(map(self._pack, tokens)))
         return self._row_of[tokens]
 
-    def thousands(self, way: int, with_and: bool, number: int) -> int:
-        if not number:
-            return 0
+    def thousands(self, way: int, with_and: bool) -> list[int]:
+        """Rows of 0 to 999 thousands; none is an empty one."""
         if way == CARDINAL:
-            return self.row((*self._cardinal(number, with_and, 3), Token(" thousand")))
-        return self.row(self._digits(str(number), way, 3))
+            rows = [self.row((*_cardinal(n, with_and, 3), Token(" thousand"))) for n in range(GROUP)]
+        else:
+            rows = [self.row(_digits(str(n), way, 3)) for n in range(GROUP)]
+        return [0, *rows[1:]]
 
-    def rest(self, way: int, after: bool, comma: bool, with_and: bool, number: int) -> int:
-        """The last three digits of the integer part; after: of thousands."""
-        if way == CARDINAL:
-            if after and not number:
-                return 0
-            tokens = self._cardinal(number, with_and, 0)
-            if after and number >= 100 and comma:
-                tokens = (tokens[0]._replace(piece="," + tokens[0].piece), *tokens[1:])
-            linked = (Token(" and"),) if after and with_and and number < 100 else ()
-            return self.row((*linked, *tokens))
-        if not after:
-            return self.row(self._digits(str(number), way, 0))
-        tokens = self._digits(f"{number:03d}", SPELLED if way == SPELLED else GLUED, 0)
-        if comma and way != SPELLED:
-            tokens = (tokens[0]._replace(piece="," + tokens[0].piece), *tokens[1:])
-        return self.row(tokens)
+    def rest(self, way: int, after: bool, comma: bool, with_and: bool) -> list[int]:
+        """Rows of the last three digits of the integer part; after: of thousands."""
+        if after and way == DIGITS:
+            way = GLUED
+        kind = (way, after, comma and after and way != SPELLED, with_and and way == CARDINAL)
+        if kind not in self._rest:
+            self._rest[kind] = [self.row(_rest(*kind, n)) for n in range(GROUP)]
+        return self._rest[kind]
 
     def decimals(self, words: bool, later: bool, digits: int, number: int) -> int:
         """Three digits after the point, or fewer, the point before the first of them."""
@@ -156,7 +153,7 @@ class _Writer:
             return 0
         point = () if later else (Token(" point" if words else "."),)
         least = -digits - 3 * later
-        return self.row((*point, *self._digits(f"{number:0{digits}d}", SPELLED if words else GLUED, least)))
+        return self.row((*point, *_digits(f"{number:0{digits}d}", SPELLED if words else GLUED, least)))
 
     def operators(self, operator: int, variants: tuple[str, ...]) -> list[int]:
         rows = []
@@ -165,50 +162,26 @@ class _Writer:
             rows.append(self.row((*first, last._replace(role=Role.OPERATOR_END, operator=operator))))
         return rows
 
-    def _digits(self, digits: str, way: int, least: int) -> tuple[Token, ...]:
-        """One token for every digit; the last one is at 10^least."""
-        tokens = []
-        for i, digit in enumerate(digits):
-            space = " " if way == DIGITS and i == 0 else ""
-            piece = " " + SMALL[int(digit)] if way == SPELLED else space + digit
-            tokens.append(Token(piece, self._place(least + len(digits) - 1 - i), int(digit)))
-        return tuple(tokens)
-
-    def _cardinal(self, number: int, with_and: bool, exponent: int) -> tuple[Token, ...]:
-        """A number below 1000 in words, in units of 10^exponent; for 0 "zero"."""
-        tokens = []
-        hundreds, small = divmod(number, 100)
-        if hundreds:
-            tokens += [Token(" " + SMALL[hundreds], self._place(exponent + 2), hundreds), Token(" hundred")]
-            tokens += [Token(" and")] * (small > 0 and with_and)
-        place = self._place(exponent)
-        tens, units = divmod(small, 10)
-        if small >= 20:
-            tokens.append(Token(" " + TENS[tens - 2], place, VALUES.index(10 * tens)))
-            tokens += [Token("-" + SMALL[units], place, units)] * (units > 0)
-        elif small or not number:
-            tokens.append(Token(" " + SMALL[small], place, small))
-        return tuple(tokens)
-
-    def _place(self, exponent: int) -> int:
-        return max(0, place_class(exponent, self.max_digits))  # 0: of numbers with more digits, which do not occur
-
     def _pack(self, token: Token) -> int:
+        if token not in self._packed:
+            self._packed[token] = self._pack_new(token)
+        return self._packed[token]
+
+    def _pack_new(self, token: Token) -> int:
         if token.piece not in self._piece_of:
             self._piece_of[token.piece] = len(self.pieces)
             self.pieces.append(token.piece)
         word = token.piece.lstrip(" ,")
-        word = word if len(word) == 1 else word.lstrip("-")
-        fields = {
-            "id": ID[word],
+        values = {
+            "id": ID[word if len(word) == 1 else word.lstrip("-")],
             "piece": self._piece_of[token.piece],
             "role": token.role + 1,
             "place": token.place + 1,
             "value": token.value + 1,
             "operator": token.operator + 1,
         }
-        assert all(value < 1 << BITS[name] for name, value in fields.items()), f"{token} does not fit"
-        return sum(value << SHIFT[name] for name, value in fields.items())
+        assert all(value < 1 << BITS[name] for name, value in values.items()), f"{token} does not fit"
+        return sum(value << SHIFT[name] for name, value in values.items())
 
 
 def unpack(packed: Tensor, name: str) -> Tensor:
@@ -222,10 +195,50 @@ def _tokens(text: str) -> tuple[Token, ...]:
     return tuple(map(Token, pieces if text.startswith(" ") else [text] * bool(text)))
 
 
-def _repeat(tokens: tuple[Token, ...], count: int) -> tuple[Token, ...]:
-    return tokens * count
-
-
 def _variants(operator: int) -> tuple[tuple[str, ...], ...]:
     symbol, simple, words = OPERATOR_WORDS[operator]
     return (symbol,) * VARIANTS, (simple,) * VARIANTS, words * (VARIANTS // len(words))
+
+
+def _rest(way: int, after: bool, comma: bool, with_and: bool, number: int) -> tuple[Token, ...]:
+    """The last three digits of an integer."""
+    if way == CARDINAL and after and not number:
+        return ()
+    if way == CARDINAL:
+        linked = (Token(" and"),) if after and with_and and number < 100 else ()
+        tokens = (*linked, *_cardinal(number, with_and, 0))
+        comma = comma and number >= 100
+    else:
+        tokens = _digits(f"{number:03d}" if after else str(number), way, 0)
+    return (tokens[0]._replace(piece="," + tokens[0].piece), *tokens[1:]) if comma else tokens
+
+
+def _digits(digits: str, way: int, least: int) -> tuple[Token, ...]:
+    """One token for every digit; the last one is at 10^least."""
+    tokens = []
+    for i, digit in enumerate(digits):
+        space = " " if way == DIGITS and i == 0 else ""
+        piece = " " + SMALL[int(digit)] if way == SPELLED else space + digit
+        tokens.append(Token(piece, _place(least + len(digits) - 1 - i), int(digit)))
+    return tuple(tokens)
+
+
+def _cardinal(number: int, with_and: bool, exponent: int) -> tuple[Token, ...]:
+    """A number below 1000 in words, in units of 10^exponent; for 0 "zero"."""
+    tokens = []
+    hundreds, small = divmod(number, 100)
+    if hundreds:
+        tokens += [Token(" " + SMALL[hundreds], _place(exponent + 2), hundreds), Token(" hundred")]
+        tokens += [Token(" and")] * (small > 0 and with_and)
+    place = _place(exponent)
+    tens, units = divmod(small, 10)
+    if small >= 20:
+        tokens.append(Token(" " + TENS[tens - 2], place, VALUES.index(10 * tens)))
+        tokens += [Token("-" + SMALL[units], place, units)] * (units > 0)
+    elif small or not number:
+        tokens.append(Token(" " + SMALL[small], place, small))
+    return tuple(tokens)
+
+
+def _place(exponent: int) -> int:
+    return place_class(exponent, MOST_DIGITS)
