@@ -17,7 +17,7 @@ from pathlib import Path
 
 from _bench import finish, median, table
 
-VOCABULARIES = (65, 4096, 50304)
+VOCABULARIES = (65, 1024, 4096, 50304)
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 6, 6, 384, 256, 4
 SIDES = {"all logits": False, "fused": True}
 
