@@ -67,11 +67,13 @@ def report(scores: Scores) -> str:
 
 def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
     """What a finished run can do: a table, `report/accuracy.png` and `report/accuracy.json`."""
+    seconds = time.process_time()
     model = load_model(find_checkpoint(run_dir))
     assert isinstance(model, PredictorOnlyModel)
     law = {field.name: data[field.name] for field in fields(Law) if field.name in data}
     items = final_items({**law, "styles": tuple(law["styles"])} if "styles" in law else law)
     scores = score(answerer(model), items)
+    say(f"\n{seconds / 60:.1f} CPU minutes from the start of this process, all threads: data, training, validation")
     say(f"\nFresh expressions of the test split, none of them ever trained on:\n\n{report(scores)}")
     folder = run_dir / "report"
     folder.mkdir(exist_ok=True)

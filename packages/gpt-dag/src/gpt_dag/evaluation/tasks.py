@@ -10,9 +10,10 @@ import torch
 from gpt_dag.evaluation.items import Item
 from gpt_dag.stream import STYLES, Law, sample
 
-CHUNK = 2000
-PATIENCE = 200
-"""Chunks drawn for one task before giving up."""
+PER_ITEM = 16
+"""Expressions drawn at once for each that is wanted, where most are not kept."""
+PATIENCE = 50
+"""Rounds of drawing before giving up."""
 
 
 def draw_items(law: Law, n: int, seed: int, keep: Callable[[Fraction], bool] | None = None) -> list[Item]:
@@ -21,9 +22,9 @@ def draw_items(law: Law, n: int, seed: int, keep: Callable[[Fraction], bool] | N
     ValueError if the law hardly ever gives such an answer.
     """
     styles, items = list(STYLES), []
-    for chunk in range(PATIENCE):
-        count = min(CHUNK, n) if keep is None else CHUNK
-        drawn = sample(law, torch.arange(chunk * CHUNK, chunk * CHUNK + count), seed, split="test")
+    at_once = n if keep is None else PER_ITEM * n
+    for round_ in range(PATIENCE):
+        drawn = sample(law, torch.arange(round_ * at_once, (round_ + 1) * at_once), seed, split="test")
         answers = drawn.plans.fractions()
         assert None not in answers, "the stream draws nothing that divides by zero"
         parts = zip(drawn.texts(), answers, drawn.style.tolist(), drawn.plans.steps.tolist(), strict=True)
@@ -32,7 +33,7 @@ def draw_items(law: Law, n: int, seed: int, keep: Callable[[Fraction], bool] | N
                 items.append(Item(text, answer, styles[style], steps))
         if len(items) >= n:
             return items[:n]
-    raise ValueError(f"only {len(items)} of {n} expressions found in {PATIENCE * CHUNK:,}; change the law: {law}")
+    raise ValueError(f"only {len(items)} of {n} expressions found in {PATIENCE * at_once:,}; change the law: {law}")
 
 
 def length(n: int = 200, seed: int = 0, most: int = 12) -> list[Item]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_dag.plans import Plans
 from gpt_dag.reduce import reduce
-from gpt_dag.tags import NEGATIVE, OPERATOR, PERCENT, PLACE, ROLE, VALUE, VALUES, Role
+from gpt_dag.tags import IGNORED, NEGATIVE, OPERATOR, PERCENT, PLACE, ROLE, VALUE, VALUES, Role
 
 
 class Problem(IntEnum):
@@ -65,6 +66,8 @@ class Prediction:
 
 def decode(tags: Tensor, max_digits: int) -> Prediction:
     """tags (B, T, 6), -1 in padding -> the plans that they describe."""
+    if not tags.shape[1]:
+        tags = F.pad(tags, (0, 0, 0, 1), value=IGNORED)
     role, place, value = tags[..., ROLE], tags[..., PLACE], tags[..., VALUE]
     ends = role == Role.NUMBER_END
     count = ends.sum(1)
@@ -163,7 +166,7 @@ def _first_problem(
 def _last(mask: Tensor, token: Tensor, inclusive: bool = False) -> Tensor:
     """(B, T): the last token before each (or up to it) that the mask holds for; -1: none."""
     found = torch.where(mask, token, -1).cummax(1).values
-    return found if inclusive else torch.nn.functional.pad(found, (1, -1), value=-1)
+    return found if inclusive else F.pad(found, (1, -1), value=-1)
 
 
 def _since_last(mask: Tensor, end: Tensor, token: Tensor) -> Tensor:
