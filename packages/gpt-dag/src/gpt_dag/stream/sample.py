@@ -95,18 +95,21 @@ def sample(
         if exclude is not None:
             good &= ~torch.isin(mark, exclude)
         if split == "train":  # nearly all
-            return good & sound(candidates, index)
+            return good & presentable(candidates.plans)
         (few,) = good.nonzero(as_tuple=True)
-        return good.index_put((few,), sound(pick(candidates, few), index[few]))
+        return good.index_put((few,), presentable(candidates.plans[few]))
 
-    def sound(candidates: Candidates, index: Tensor) -> Tensor:
-        good = presentable(candidates.plans)
-        if width is not None and width < longest(law):
-            good &= write(candidates, index)[1].length <= width
-        return good
+    def fits_width(candidates: Candidates, index: Tensor) -> Tensor:
+        return fits(candidates, index) & (write(candidates, index)[1].length <= (width or 0))
 
-    drawn = _draw(law, of_rows, of_tries, split, fits)
+    drawn = _empty(law, len(numbers), device)
+    _draw(law, of_rows, of_tries, split, fits, drawn, torch.arange(len(numbers), device=device))
     looks, parts = write(drawn, None)
+    if width is not None and width < longest(law):
+        (too_long,) = (parts.length > width).nonzero(as_tuple=True)
+        if len(too_long):
+            _draw(law, of_rows, of_tries, split, fits_width, drawn, too_long)
+            looks, parts = write(drawn, None)
     return Sample(drawn.plans, drawn.style, drawn.percent, looks, parts, table_, width)
 
 
@@ -118,12 +121,17 @@ def longest(law: Law) -> int:
 
 
 def _draw(
-    law: Law, of_rows: Tensor, of_tries: Tensor, split: str, fits: Callable[[Candidates, Tensor], Tensor]
-) -> Candidates:
-    """For every example its first candidate that fits, however many are tried at once."""
-    B, device = len(of_rows), of_rows.device
-    result = _empty(law, B, device)
-    wanted, tried, tries = torch.arange(B, device=device), 0, FIRST[split]
+    law: Law,
+    of_rows: Tensor,
+    of_tries: Tensor,
+    split: str,
+    fits: Callable[[Candidates, Tensor], Tensor],
+    result: Candidates,
+    wanted: Tensor,
+) -> None:
+    """Into `result`, for every example in `wanted` its first candidate that fits, however many are tried at once."""
+    B, device = len(wanted), wanted.device
+    tried, tries = 0, FIRST[split]
     while len(wanted):
         if tried > SAME[split] * PATIENCE:
             raise ValueError(
@@ -141,7 +149,6 @@ def _draw(
             target[wanted[found]] = source
         wanted, tried = wanted[~found], tried + tries
         tries = max(1, min(2 * tries, AT_ONCE // max(1, len(wanted))))
-    return result
 
 
 def pick(candidates: Candidates, rows: Tensor) -> Candidates:
