@@ -1,5 +1,7 @@
 """Optimizers and schedules for GPT training."""
 
+from gpt_kernels import newton_schulz as newton_schulz
+from gpt_kernels import polar_express as polar_express
 from gpt_optim import schedules as schedules
 from gpt_optim.adamw import adamw as adamw
 from gpt_optim.adamw import decay_groups as decay_groups
@@ -8,8 +10,6 @@ from gpt_optim.factories import normuon as normuon
 from gpt_optim.groups import Rule as Rule
 from gpt_optim.groups import param_groups as param_groups
 from gpt_optim.muon import MuonAdamW as MuonAdamW
-from gpt_optim.orthogonalize import newton_schulz as newton_schulz
-from gpt_optim.orthogonalize import polar_express as polar_express
 from gpt_optim.rules import default_rules as default_rules
 from gpt_optim.rules import gpt_rules as gpt_rules
 from gpt_optim.rules import hf_gpt2_rules as hf_gpt2_rules

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch.distributed as dist
 from torch import nn
 
+from gpt_kernels import newton_schulz, polar_express
 from gpt_optim.groups import param_groups
 from gpt_optim.muon import MuonAdamW
-from gpt_optim.orthogonalize import newton_schulz, polar_express
 from gpt_optim.rules import QKV, default_rules
 from gpt_optim.units import Orthogonalize
 

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gpt_kernels import polar_express
 from gpt_optim.buckets import state_dtype
 from gpt_optim.options import alike, check_group
-from gpt_optim.orthogonalize import polar_express
 from gpt_optim.ranks import Ranks, local_part
 from gpt_optim.rows import row_buckets
 from gpt_optim.stacks import stack_of

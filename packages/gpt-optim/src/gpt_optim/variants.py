@@ -7,8 +7,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from gpt_kernels import newton_schulz
 from gpt_optim.muon import MuonAdamW
-from gpt_optim.orthogonalize import newton_schulz
 
 
 class Muon(MuonAdamW):

@@ -3,7 +3,8 @@
 Both have the signature f(x_KMN) -> x_KMN, take any leading dimensions, and return the dtype of their input. They drive
 every singular value near 1 rather than to 1, which is all that Muon needs. Neither is differentiable.
 
-Their symmetric products are those of `symmetric`: half the tiles on CUDA, half the panels on CPUs.
+Their symmetric products are those of `symmetric`: half the tiles on CUDA, half the panels on CPUs. Autocast does not
+reach into them.
 
 Shape suffixes: K matrices in a stack (any leading dimensions in the arguments), M rows, N columns, S the shorter side.
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .symmetric import ba_plus_caa, symmetric_backend, symmetric_product, xxt
+from . import symmetric
 
 Coefficients = tuple[float, float, float]
 Form = Literal["direct", "gram"]
@@ -32,13 +34,14 @@ POLAR_EXPRESS: tuple[Coefficients, ...] = (
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
 
-GRAM_RATIO = 1.5
-"""From this ratio of the longer side to the shorter on, the Gram form is the faster one on CPUs."""
+GRAM_RATIO = 2
+"""From this ratio of the longer side to the shorter on, the Gram form is the faster one on CPUs,"""
 
-EXACT = (torch.float32, torch.float64)
+GRAM_SIDE = 128
+"""if the shorter side is at least this."""
 
-RESTART = 2
-"""Steps of the Gram form in lower precision until it starts anew; four would let noise grow to 100 (low rank)."""
+RUN = 3
+"""Steps that the Gram form takes at most before it starts anew."""
 
 _CAPABILITIES = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 CPU_HAS_BFLOAT16 = bool(_CAPABILITIES.get("avx512_bf16") or _CAPABILITIES.get("amx_bf16"))
@@ -51,11 +54,16 @@ def newton_schulz(
 ) -> Tensor:
     """The quintic iteration of Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    Five steps send singular values between 0.01 and 1 times the Frobenius norm into [0.68, 1.21].
-    `dtype` is that of the products; unless given, bfloat16 on CUDA and on CPUs that have units for it, else float32.
-    `form` is how the same polynomials are evaluated: "direct" on X, or "gram" on its small side; unless given, "gram"
-    on CPUs for matrices that are far from square, else "direct". In bfloat16 keep "gram" to such matrices: near the
-    square its noise passes the bounds above.
+    Five steps send singular values between 0.01 and 1 times the Frobenius norm into [0.68, 1.21], in bfloat16 into
+    [0.65, 1.24], and smaller ones below. Matrices whose norm is far below 1e-7, or beyond 1e19 (its square leaves
+    float32), become zero.
+
+    dtype: that of the products; unless given, bfloat16 on CUDA and on CPUs that have units for it, else float32.
+    form: how the same polynomials are evaluated, "direct" on X, or "gram" on its small side. Unless given, "gram" for
+        large matrices far from square on CPUs in float32 and float64, and "direct" elsewhere. "gram" never computes in
+        less than float32, whatever `dtype` is, and its bounds are those of float32 in every dtype (see `_gram`); on
+        CUDA, where TF32 may be on, and compiled, it computes in float64.
+    ValueError: less than two dimensions, an unknown form, `steps` below 1.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
@@ -66,8 +74,8 @@ def newton_schulz(
 def polar_express(x_KMN: Tensor, *, dtype: torch.dtype | None = None, form: Form | None = None) -> Tensor:
     """Five steps, each with the best quintic for its interval (Amsel et al. 2025, arXiv:2505.16932).
 
-    Singular values between 0.001 and 1 times the Frobenius norm end in [0.84, 1.15]; `dtype` and `form` as in
-    `newton_schulz`.
+    Singular values between 0.001 and 1 times the Frobenius norm end in [0.84, 1.15]; in bfloat16 those between 0.01
+    and 1 in [0.80, 1.16]; smaller ones below. A norm far below 1e-6 gives zero. The rest is as in `newton_schulz`.
     """
     return _orthogonalize(x_KMN, POLAR_EXPRESS, dtype, form, margin=1.02, eps=1e-6)
 
@@ -87,7 +95,7 @@ def polar_express_backend(x_KMN: Tensor, dtype: torch.dtype | None = None) -> st
     """Which path the symmetric products of `polar_express` and `newton_schulz` take: see `symmetric_backend`."""
     M, N = x_KMN.shape[-2:]
     one = x_KMN.new_empty((), dtype=dtype or _fastest_dtype(x_KMN.device.type))
-    return symmetric_backend(one.expand(min(M, N), max(M, N)))
+    return symmetric.symmetric_backend(one.expand(min(M, N), max(M, N)))
 
 
 def _orthogonalize(
@@ -100,22 +108,31 @@ def _orthogonalize(
 ) -> Tensor:
     if input_KMN.dim() < 2:
         raise ValueError(f"only matrices can be orthogonalised, got shape {tuple(input_KMN.shape)}")
-    dtype = dtype or _fastest_dtype(input_KMN.device.type)
-    eager_cpu = input_KMN.device.type == "cpu" and not torch.compiler.is_compiling()
+    device = input_KMN.device.type
+    dtype = dtype or _fastest_dtype(device)
+    eager_cpu = device == "cpu" and not torch.compiler.is_compiling()
+    exact = _exact(dtype, eager_cpu)
     M, N = input_KMN.shape[-2:]
     if form is None:
-        form = "gram" if eager_cpu and max(M, N) >= GRAM_RATIO * min(M, N) else "direct"
+        far_from_square = min(M, N) >= GRAM_SIDE and max(M, N) >= GRAM_RATIO * min(M, N)
+        form = "gram" if eager_cpu and exact == dtype and far_from_square else "direct"
     if form not in ("direct", "gram"):
         raise ValueError(f"form must be 'direct' or 'gram', got {form!r}")
-    iterate = _gram if form == "gram" else _direct
+    iterate, dtype = (_gram, exact) if form == "gram" else (_direct, dtype)
     x_KMN = input_KMN.reshape(math.prod(input_KMN.shape[:-2]), M, N)
     # A CPU takes as many matrices at a time as it has threads: what passes between products stays in its caches.
     at_once = torch.get_num_threads() if eager_cpu else max(len(x_KMN), 1)
+    # Autocast is an order to all products; those here have a dtype of their own.
+    ours = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
     parts = []
-    for part_KMN in x_KMN.split(at_once):
-        part_KMN = part_KMN.to(dtype)
-        norm_K11 = part_KMN.norm(dim=(-2, -1), keepdim=True)
-        parts.append(iterate(part_KMN / (margin * norm_K11 + eps), coefficients))
+    with ours:
+        for part_KMN in x_KMN.split(at_once):
+            # In float32 or wider, and before the conversion: the squares of 300 leave float16.
+            wide = torch.promote_types(part_KMN.dtype, torch.float32)
+            # Rows first: a CPU's sum over 10⁷ equal entries in one go is one percent off.
+            norm_KM1 = torch.linalg.vector_norm(part_KMN, dim=-1, keepdim=True, dtype=wide)
+            norm_K11 = torch.linalg.vector_norm(norm_KM1, dim=-2, keepdim=True)
+            parts.append(iterate((part_KMN / (margin * norm_K11 + eps)).to(dtype), coefficients))
     result_KMN = parts[0] if len(parts) == 1 else torch.cat(parts)
     return result_KMN.view(input_KMN.shape).to(input_KMN.dtype)
 
@@ -124,12 +141,20 @@ def _fastest_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" or (device == "cpu" and CPU_HAS_BFLOAT16) else torch.float32
 
 
+def _exact(dtype: torch.dtype, eager_cpu: bool) -> torch.dtype:
+    """The narrowest dtype, at least `dtype`, whose products are as exact as it: float32 unless a setting of torch may
+    round its factors to TF32 or bfloat16 (which a traced function cannot look up, nor need it)."""
+    settings: Any = torch.backends.mkldnn
+    trusted = eager_cpu and settings.matmul.fp32_precision in ("none", "ieee")
+    return torch.promote_types(dtype, torch.float32 if trusted else torch.float64)
+
+
 def _direct(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
     """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X per step, on the wide side, where X Xᵀ is the small one."""
     tall = x_KMN.size(-2) > x_KMN.size(-1)
     x_KSN = x_KMN.mT if tall else x_KMN
     for a, b, c in coefficients:
-        polynomial_KSS = ba_plus_caa(xxt(x_KSN), b=b, c=c)
+        polynomial_KSS = _ba_plus_caa(_product(x_KSN, x_KSN.mT), b, c)
         x_KSN = torch.baddbmm(x_KSN, polynomial_KSS, x_KSN, beta=a)
     return x_KSN.mT if tall else x_KSN
 
@@ -137,25 +162,42 @@ def _direct(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
 def _gram(x_KMN: Tensor, coefficients: Sequence[Coefficients]) -> Tensor:
     """The same by R = X Xᵀ alone: a step multiplies X by W = a + b R + c R², hence R by W². X is needed twice.
 
-    All of these are polynomials in the first R: they commute, and their products are symmetric. Squared singular
-    values below the rounding of R are lost in it, and noise grows as fast as the signal, to 1e-7 · 989² in float32.
-    In bfloat16 it would explode: X is formed, and R anew, after two steps.
+    All of these are polynomials in the first R: they commute, and their products are symmetric. The price is precision.
+    Products rounded by u leave errors of about u in R where X has next to nothing. There a step multiplies them by a²,
+    and five steps of Polar Express by 989² = 1e6, while W should cancel to about 1 beside them, on the largest singular
+    values. So X is formed, and R anew, before the last three steps: 33² = 1087 is left then. With u = 6e-8 in float32,
+    and up to a hundred times that where equal entries round alike, this is 0.007 at worst; all five steps at once send
+    the singular value of a constant matrix to 20. In bfloat16 (u = 4e-3) it would be 4, and above 2 the quintics
+    explode; in TF32 and float16 (5e-4) 0.5. Hence `_exact`.
     """
-    if x_KMN.dtype not in EXACT and len(coefficients) > RESTART:
-        x_KMN, coefficients = _gram(x_KMN, coefficients[:RESTART]), coefficients[RESTART:]
+    while len(coefficients) > RUN:
+        head = len(coefficients) % RUN or RUN
+        x_KMN, coefficients = _gram(x_KMN, coefficients[:head]), coefficients[head:]
     tall = x_KMN.size(-2) > x_KMN.size(-1)
-    gram_KSS = xxt(x_KMN.mT if tall else x_KMN)
+    gram_KSS = _product(x_KMN.mT, x_KMN) if tall else _product(x_KMN, x_KMN.mT)
     step_KSS = total_KSS = _factor(gram_KSS, coefficients[0])
     for triple in coefficients[1:]:
-        gram_KSS = symmetric_product(symmetric_product(gram_KSS, step_KSS), step_KSS)
+        gram_KSS = _product(_product(gram_KSS, step_KSS), step_KSS)
         step_KSS = _factor(gram_KSS, triple)
-        total_KSS = symmetric_product(total_KSS, step_KSS)
+        total_KSS = _product(total_KSS, step_KSS)
     return x_KMN @ total_KSS if tall else total_KSS @ x_KMN
 
 
 def _factor(gram_KSS: Tensor, coefficients: Coefficients) -> Tensor:
     """a I + b R + c R²"""
     a, b, c = coefficients
-    factor_KSS = ba_plus_caa(gram_KSS, b=b, c=c)
+    factor_KSS = _ba_plus_caa(gram_KSS, b, c)
     factor_KSS.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor_KSS
+
+
+def _product(x_KSN: Tensor, y_KNS: Tensor) -> Tensor:
+    """The symmetric product, without its checks where a matrix is too small for it: they would take half the time."""
+    small = x_KSN.device.type == "cpu" and x_KSN.size(-2) < 2 * symmetric.PANEL
+    return torch.bmm(x_KSN, y_KNS) if small else symmetric.symmetric_product(x_KSN, y_KNS)
+
+
+def _ba_plus_caa(a_KSS: Tensor, b: float, c: float) -> Tensor:
+    """b A + c A², likewise."""
+    small = a_KSS.device.type == "cpu" and a_KSS.size(-2) < 2 * symmetric.PANEL
+    return torch.baddbmm(a_KSS, a_KSS, a_KSS, beta=b, alpha=c) if small else symmetric.ba_plus_caa(a_KSS, b=b, c=c)
