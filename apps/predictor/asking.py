@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from models import add_model_options, open_predictor
+from trained import add_model_options, open_predictor
 
 from gpt_core.monitor.text import printable
 from gpt_dag.english import parse_english

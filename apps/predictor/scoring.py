@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asking import say
-from models import add_model_options, open_predictor
+from trained import add_model_options, open_predictor
 
 from gpt_core.checkpoint import find_checkpoint, load_model
 from gpt_dag.evaluation import TASKS, Item, Scores, baselines, draw_items, read_items, score
