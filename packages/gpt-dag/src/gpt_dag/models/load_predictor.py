@@ -30,4 +30,4 @@ def predictor_of(path: str | Path | None, kwargs: dict[str, Any] | None) -> Pred
             'plan_source="predictor" needs one trained in phase 1: give model.module_kwargs.predictor, the folder of a '
             "run of apps/predictor"
         )
-    return predictor(**kwargs) if path is None else load_predictor(path)
+    return load_predictor(path) if path is not None else predictor(**(kwargs or {}))
