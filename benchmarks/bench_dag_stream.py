@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--device", help="also measure there, e.g. cuda")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures = speed(args.rounds)
+    figures: dict[str, object] = {**speed(args.rounds)}
     figures |= agreement(args.examples)
     figures["split_overlap"] = overlap()
     if args.device:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gpt_dag.plans import Plans
 from gpt_dag.stream.looks import Looks
-from gpt_dag.stream.tables import CARDINAL, SHIFT, SPELLED, Table, unpack
-from gpt_dag.tags import COLUMNS, Role
+from gpt_dag.stream.tables import CARDINAL, SPELLED, Table
+from gpt_dag.tags import COLUMNS, IGNORED, NEGATIVE, PERCENT, ROLE, Role
 
 PARTS = 9
 PERCENT_PART = 6
@@ -49,8 +49,6 @@ class Layout:
     """(B, T, 6) int64, as `tags` says."""
     length: Tensor
     """(B,) int64 tokens; T or more where the text did not fit."""
-    packed: Tensor
-    """(B, T) int64: the table's tokens, of which the text is made."""
 
 
 def segments(plans: Plans, percent: Tensor, looks: Looks, table: Table) -> Segments:
@@ -118,14 +116,13 @@ def parentheses(plans: Plans, looks: Looks) -> tuple[Tensor, Tensor]:
 def lay_out(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> Layout:
     """The first `width` tokens of every expression."""
     ranges = [slice(start, start + AT_ONCE) for start in range(0, max(len(plans), 1), AT_ONCE)]
-    chunks = [_packed(plans[r], percent[r], Segments(parts.rows[r], parts.ends[r]), table, width) for r in ranges]
-    tags = torch.cat([torch.stack([unpack(packed, name) - 1 for name in COLUMNS], -1) for packed in chunks])
-    packed = torch.cat(chunks)
-    return Layout(unpack(packed, "id"), tags, parts.length, packed)
+    chunks = [_tokens(plans[r], percent[r], Segments(parts.rows[r], parts.ends[r]), table, width) for r in ranges]
+    ids, tags = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*chunks, strict=True))
+    return Layout(ids, tags, parts.length)
 
 
-def _packed(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> Tensor:
-    """(B, T) packed tokens, 0 in padding."""
+def _tokens(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> tuple[Tensor, Tensor]:
+    """ids (B, T) and tags (B, T, 6)."""
     B, S = parts.rows.shape
     device = plans.device
     place = torch.arange(width, device=device)
@@ -134,26 +131,24 @@ def _packed(plans: Plans, percent: Tensor, parts: Segments, table: Table, width:
     marks.scatter_add_(1, parts.ends.clamp(max=width), torch.ones_like(parts.ends))
     segment = marks[:, :-1].cumsum(1).clamp_(max=S - 1)
     source = table.start[parts.rows] - (parts.ends - table.length[parts.rows])
-    source = source.gather(1, segment).add_(place)
-    packed = table.packed[source.masked_fill_(place >= parts.length[:, None], 0)]
-    # What is known of a number as a whole is said by its last token.
+    source = source.gather(1, segment).add_(place).masked_fill_(place >= parts.length[:, None], 0)
+    tags = torch.nn.functional.embedding(source, table.tags)
+    # What is known of a number as a whole is said by its last token, which has role NONE and no flags so far.
     end = parts.ends.view(B, -1, PARTS)[..., PERCENT_PART] - 1
     live = torch.arange(end.shape[1], device=device) < plans.count[:, None]
-    whole = (
-        (int(Role.NUMBER_END) << SHIFT["role"])
-        + ((1 + plans.negative.long()) << SHIFT["negative"])
-        + ((1 + percent.long()) << SHIFT["percent"])
-    )
-    return packed.scatter_add_(1, end.clamp(max=width - 1), whole * (live & (end < width)))
+    live = (live & (end < width))[..., None]
+    ends = torch.ones_like(end) * int(Role.NUMBER_END)
+    said = torch.stack([ends, plans.negative.long() - IGNORED, percent.long() - IGNORED], -1) * live
+    columns = torch.tensor([ROLE, NEGATIVE, PERCENT], device=device)
+    where = (end.clamp(max=width - 1) * len(COLUMNS))[..., None] + columns
+    tags.view(B, -1).scatter_add_(1, where.view(B, -1), said.view(B, -1))
+    return table.ids[source], tags
 
 
-def texts(layout: Layout, table: Table) -> list[str]:
+def texts(parts: Segments, table: Table) -> list[str]:
     """The text of every expression."""
-    if not len(layout.ids):
-        return []
-    pieces = [*table.pieces, "\n"]
-    rows = torch.nn.functional.pad(unpack(layout.packed, "piece"), (0, 1), value=len(table.pieces))
-    place = torch.arange(rows.shape[1], device=rows.device)
-    keep = (place < layout.length[:, None]) | (place == rows.shape[1] - 1)
-    joined = "".join(map(pieces.__getitem__, rows[keep].tolist()))
-    return joined[1:-1].split("\n ")  # every text begins with a space
+    rows, newline = parts.rows.cpu(), len(table.texts)
+    rows = torch.nn.functional.pad(rows, (0, 1), value=newline)
+    pieces = [*table.texts, "\n"]
+    joined = "".join(map(pieces.__getitem__, rows[rows > 0].tolist()))
+    return joined[1:-1].split("\n ") if len(rows) else []  # every text begins with a space

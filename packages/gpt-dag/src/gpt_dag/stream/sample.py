@@ -57,7 +57,7 @@ class Sample:
         return lay_out(self.plans, self.percent, self.parts, self.table, width)
 
     def texts(self) -> list[str]:
-        return texts(self.layout, self.table)
+        return texts(self.parts, self.table)
 
 
 def sample(

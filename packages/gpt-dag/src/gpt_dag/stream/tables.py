@@ -1,12 +1,12 @@
 """Every part of a text as tokens, written out once: layout only looks up and copies.
 
-A row is a short run of tokens, e.g. "two hundred and five" at the places of thousands. A token carries its id, the
-piece of text that it stands for (with the space, comma or hyphen before it) and its tags, all in one integer.
+A row is a short run of tokens, e.g. "two hundred and five" at the places of thousands, with the id and the tags of each
+and with the text of all of them, the space, comma or hyphen before it included.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt_dag.stream.law import MOST_DIGITS, MOST_OPS
-from gpt_dag.tags import VALUES, Role, place_class
+from gpt_dag.tags import IGNORED, PLACE, VALUES, Role, place_class
 from gpt_dag.tokens import ID, SMALL, TENS
 
 GROUP = 1000  # numbers are cut into threes of digits
@@ -31,17 +31,15 @@ OPERATOR_WORDS = (
 """For every class: symbol, simple words, all words."""
 SIGNS = ("", " -", " minus", " negative")
 PERCENTS = ("", "%", " percent", " %")
-BITS = {"id": 7, "piece": 12, "role": 3, "place": 5, "value": 5, "negative": 2, "percent": 2, "operator": 3}
-"""What a packed token holds, from the lowest bits on. Tags are 1 more than their class, so padding is 0."""
-SHIFT = {name: sum(list(BITS.values())[:i]) for i, name in enumerate(BITS)}
 
 
 class Token(NamedTuple):
     piece: str
+    """Its text, with what separates it from the token before."""
     place: int = 0
-    value: int = -1
+    value: int = IGNORED
     role: int = Role.NONE
-    operator: int = -1
+    operator: int = IGNORED
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,12 @@ class Table:
     """(rows,) int64: where the row's tokens begin."""
     length: Tensor
     """(rows,) int64"""
-    packed: Tensor
+    ids: Tensor
     """(tokens,) int64"""
-    pieces: tuple[str, ...]
+    tags: Tensor
+    """(tokens, 6) int64; what is known of whole numbers only is missing."""
+    texts: tuple[str, ...]
+    """Of every row."""
     opens: Tensor
     """(2, MOST_PARENTHESES + 1) rows: brackets or words, how many."""
     closes: Tensor
@@ -79,16 +80,16 @@ class Table:
 @lru_cache(maxsize=8)
 def table(max_digits: int, device: str) -> Table:
     """The table for numbers of at most so many digits before the point, on a device."""
-    start, length, packed, pieces, rows = _written()
-    placed = (unpack(packed, "place") > 1).long()  # PLACE counts from the highest place down
-    packed = packed - (placed * (MOST_DIGITS - max_digits) << SHIFT["place"])
-    moved = {name: part.to(device) for name, part in rows.items()}
-    return Table(start.to(device), length.to(device), packed.to(device), pieces, **moved)
+    written = _written()
+    tags = written.tags.clone()
+    tags[:, PLACE] -= (tags[:, PLACE] > 0).long() * (MOST_DIGITS - max_digits)  # counts from the highest place down
+    parts = {f.name: getattr(written, f.name) for f in fields(Table) if f.name != "texts"} | {"tags": tags}
+    return Table(texts=written.texts, **{name: part.to(device) for name, part in parts.items()})
 
 
 @lru_cache(maxsize=1)
-def _written() -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], dict[str, Tensor]]:
-    """What a table has, for numbers of MOST_DIGITS digits."""
+def _written() -> Table:
+    """The table for numbers of MOST_DIGITS digits."""
     writer, both = _Writer(), (False, True)
     ways, groups, counts = (DIGITS, GLUED, CARDINAL, SPELLED), range(GROUP), range(MOST_PARENTHESES + 1)
     parts = {
@@ -103,10 +104,13 @@ def _written() -> tuple[Tensor, Tensor, Tensor, tuple[str, ...], dict[str, Tenso
         "percents": [writer.row(_tokens(percent)) for percent in PERCENTS],
         "operators": [[writer.operators(k, words) for words in _variants(k)] for k in range(4)],
     }
-    rows = {name: torch.tensor(part) for name, part in parts.items()}
     length = torch.tensor([len(row) for row in writer.rows])
-    packed = torch.tensor([0, *(token for row in writer.rows for token in row)])
-    return 1 + length.cumsum(0) - length, length, packed, tuple(writer.pieces), rows
+    tokens = [token for row in writer.rows for token in row]
+    ids = torch.tensor([0, *map(_id, tokens)])
+    tags = torch.tensor([(IGNORED,) * 6, *map(_tags, tokens)])
+    texts = tuple("".join(token.piece for token in row) for row in writer.rows)
+    parts = {name: torch.tensor(part) for name, part in parts.items()}
+    return Table(1 + length.cumsum(0) - length, length, ids, tags, texts, **parts)
 
 
 OPENS = ((Token(" (", role=Role.OPEN),), (Token(" open"), Token(" parenthesis", role=Role.OPEN)))
@@ -117,17 +121,14 @@ class _Writer:
     """Collects rows, equal ones once."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, ...]] = [()]
-        self.pieces: list[str] = [""]
+        self.rows: list[tuple[Token, ...]] = [()]
         self._row_of: dict[tuple[Token, ...], int] = {(): 0}
-        self._packed: dict[Token, int] = {}
-        self._piece_of: dict[str, int] = {"": 0}
         self._rest: dict[tuple[int, bool, bool, bool], list[int]] = {}
 
     def row(self, tokens: tuple[Token, ...]) -> int:
         if tokens not in self._row_of:
             self._row_of[tokens] = len(self.rows)
-            self.rows.append(tuple(map(self._pack, tokens)))
+            self.rows.append(tokens)
         return self._row_of[tokens]
 
     def thousands(self, way: int, with_and: bool) -> list[int]:
@@ -162,31 +163,14 @@ class _Writer:
             rows.append(self.row((*first, last._replace(role=Role.OPERATOR_END, operator=operator))))
         return rows
 
-    def _pack(self, token: Token) -> int:
-        if token not in self._packed:
-            self._packed[token] = self._pack_new(token)
-        return self._packed[token]
 
-    def _pack_new(self, token: Token) -> int:
-        if token.piece not in self._piece_of:
-            self._piece_of[token.piece] = len(self.pieces)
-            self.pieces.append(token.piece)
-        word = token.piece.lstrip(" ,")
-        values = {
-            "id": ID[word if len(word) == 1 else word.lstrip("-")],
-            "piece": self._piece_of[token.piece],
-            "role": token.role + 1,
-            "place": token.place + 1,
-            "value": token.value + 1,
-            "operator": token.operator + 1,
-        }
-        assert all(value < 1 << BITS[name] for name, value in values.items()), f"{token} does not fit"
-        return sum(value << SHIFT[name] for name, value in values.items())
+def _id(token: Token) -> int:
+    word = token.piece.lstrip(" ,")
+    return ID[word if len(word) == 1 else word.lstrip("-")]
 
 
-def unpack(packed: Tensor, name: str) -> Tensor:
-    """One of `BITS` of packed tokens."""
-    return (packed >> SHIFT[name]) & ((1 << BITS[name]) - 1)
+def _tags(token: Token) -> tuple[int, ...]:
+    return token.role, token.place, token.value, IGNORED, IGNORED, token.operator
 
 
 def _tokens(text: str) -> tuple[Token, ...]:
