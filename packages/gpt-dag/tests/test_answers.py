@@ -12,6 +12,7 @@ from gpt_dag.decimal_text import decimal_text
 from gpt_dag.english import parse_english
 from gpt_dag.expression import evaluate
 from gpt_dag.tokens import WordTokenizer
+from gpt_data import load_tokenizer
 
 WORDS = WordTokenizer()
 
@@ -107,6 +108,17 @@ def test_held_out_rows_are_the_same_for_every_seed_and_none_is_trained_on():
 def test_bad_settings_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         next(stream(**wrong).train)
+
+
+def test_the_tokenizer_of_a_run_can_be_opened(tmp_path):
+    WORDS.save(tmp_path)
+    assert isinstance(load_tokenizer(tmp_path), WordTokenizer)
+    description = tmp_path / "gpt_tokenizer.json"
+    for kind, said in (("os.path.join", "cannot be understood"), ("gpt_dag.tokens.Nobody", "is not installed")):
+        description.write_text(description.read_text().replace("gpt_dag.tokens.WordTokenizer", kind))
+        with pytest.raises(ValueError, match=said):
+            load_tokenizer(tmp_path)
+        WORDS.save(tmp_path)
 
 
 def test_right_at_every_target_is_right_when_generated(descent):

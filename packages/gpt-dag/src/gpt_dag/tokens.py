@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,12 @@ class WordTokenizer:
         return text
 
     def save(self, folder: Path | str) -> None:
-        write_description(folder, self.name)
+        write_description(folder, f"{type(self).__module__}.{type(self).__name__}")
+
+    @classmethod
+    def load(cls, folder: Path, content: dict[str, Any]) -> WordTokenizer:
+        """What `gpt_data.load_tokenizer` calls for a folder of `save`."""
+        return cls()
 
 
 def _glued(before: str, token: str) -> bool:
