@@ -29,7 +29,9 @@ class Rate:
         z, p = 1.959963984540054, self.hits / self.n
         spread = z * (p * (1 - p) / self.n + z * z / (4 * self.n * self.n)) ** 0.5
         scale, middle = 1 + z * z / self.n, p + z * z / (2 * self.n)
-        return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+        low = (middle - spread) / scale if self.hits else 0.0  # exactly 0 and 1 there, but for rounding
+        high = (middle + spread) / scale if self.hits < self.n else 1.0
+        return low, high
 
     def __str__(self) -> str:
         """`98.7 % [97.1, 99.4]`"""
