@@ -127,6 +127,13 @@ def test_a_missing_source_lists_what_there_is(bench, first):
     assert "init_from='nowhere' is neither" in error and "first" in error
 
 
+def test_of_many_runs_the_newest_ten_are_listed(bench, tmp_path):
+    for number in range(12):
+        (tmp_path / f"old-{number}/checkpoints/step_000001").mkdir(parents=True)
+    error = bench(f"--out_dir={tmp_path}", "--run_name=z", "--init_from=latest")
+    assert error.count("old-") == 10 and error.endswith("and 2 older")
+
+
 def test_a_save_that_breaks_off_leaves_the_old_checkpoint(bench, first, monkeypatch):
     run = bench.out / "broken"
     shutil.copytree(first, run, symlinks=True)

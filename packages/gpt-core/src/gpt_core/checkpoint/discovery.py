@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 STEP_FOLDER = re.compile(r"step_(\d+)$")
@@ -40,13 +41,19 @@ def find_checkpoint(run_dir: Path | str, name: str = "latest") -> Path:
         return wanted.resolve()
     if name == "latest" and existing:  # killed between the rename of the folder and the link to it
         return existing[-1].resolve()
-    found = ", ".join(p.name for p in existing) if existing else "none"
+    found = listed([p.name for p in existing])
     raise CheckpointError(f"no checkpoint {name!r} in {run_dir}; checkpoints there: {found}{_runs_beside(run_dir)}")
 
 
 def _runs_beside(run_dir: Path) -> str:
     runs = runs_in(run_dir.parent)
-    return f"; runs with checkpoints in {run_dir.parent}: {', '.join(p.name for p in runs)}" if runs else ""
+    return f"; runs with checkpoints in {run_dir.parent}: {listed([p.name for p in runs])}" if runs else ""
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The last of some names, of which the oldest come first; "and n older", or "none"."""
+    older = f" and {len(names) - most} older" if len(names) > most else ""
+    return (", ".join(names[-most:]) or "none") + older
 
 
 def runs_in(out_dir: Path | str) -> list[Path]:
@@ -61,7 +68,7 @@ def newest_run(out_dir: Path | str, prefix: str = "") -> Path:
     runs = [run for run in every if run.name.startswith(prefix)]
     if not runs:
         which = f" whose name starts with {prefix!r}" if prefix else ""
-        others = f" (there are: {', '.join(run.name for run in every)})" if every else ""
+        others = f" (there are: {listed([run.name for run in every])})" if every else ""
         raise CheckpointError(
             f"no run{which} with a checkpoint in {out_dir}{others}; train one first, or name its folder"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gpt_core.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, newest_run
-from gpt_core.checkpoint.discovery import runs_in
+from gpt_core.checkpoint.discovery import listed, runs_in
 from gpt_core.config import Component, expand
 from gpt_core.distributed import Distributed
 from gpt_core.training.config import (
@@ -134,7 +134,7 @@ def weights_to_start_from(general: GeneralConfig) -> str | Path | None:
             return path
     if source in GPT2_SIZES:
         return source
-    runs = ", ".join(run.name for run in runs_in(out_dir)) or "none"
+    runs = listed([run.name for run in runs_in(out_dir)])
     raise CheckpointError(
         f"init_from={source!r} is neither scratch, resume, latest, best, {', '.join(GPT2_SIZES)}, hf:NAME, nor a run, "
         f"checkpoint or model that exists; runs with checkpoints in {out_dir}: {runs}"
