@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gpt_core.monitor import flops_per_token
 from gpt_dag.predictor import predictor, tag_loss
 from gpt_dag.predictor.packing import Packing
 from gpt_dag.stream import Law, sample
@@ -87,6 +88,12 @@ def test_packing_is_undone_by_unpacking(layout):
     assert packing.position[: layout.length[0]].tolist() == list(range(layout.length[0]))
 
 
+def test_arithmetic_of_a_training_step_is_six_times_the_weights_that_are_multiplied():
+    model = predictor(VOCABULARY)
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
+    assert flops_per_token(model.config) == 6 * matrices
+
+
 def test_the_loss_counts_tokens_and_whole_examples(layout):
     model, loss = small("conv"), tag_loss()
     perfect = model(layout.ids)
@@ -128,8 +135,9 @@ def test_a_focal_loss_looks_away_from_what_is_known(layout):
     ("shape", "message"),
     [
         ({"mixer": "lstm"}, "mixer is window, full or conv, got 'lstm'"),
-        ({"n_embd": 30, "n_head": 4}, "n_head heads of an even width"),
+        ({"mixer": "window", "n_embd": 30, "n_head": 4}, "n_head heads of an even width"),
         ({"window": 0}, "window must be at least 1"),
+        ({"dilations": (1, 0)}, "dilations must be 1 or more each"),
         ({"max_digits": 12, "max_decimals": 8}, "more than 16 digits"),
     ],
 )

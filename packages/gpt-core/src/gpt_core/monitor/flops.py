@@ -93,13 +93,14 @@ def _head_rows(config: Architecture) -> int:
 
 def _layer(config: Architecture, index: int, convention: Convention) -> dict[str, int]:
     S, H, kv = config.context_length, config.n_embd, _kv_width(config)
+    mixer = getattr(config, "mixer_flops", None)  # per token, of layers that mix tokens without attention
     window = min(S, _window(config, index) or S)
     scores = 4 * S * window * H if convention == "palm" else 4 * H * S * window - 2 * H * window * window
     rope = 3 * S * (H + kv) if getattr(config, "position_encoding", "") == "rope" else 0
     qk_norm = 4 * S * (H + kv) if getattr(config, "qk_norm", False) else 0
     return {
-        "projections": 4 * S * H * H + 4 * S * H * kv,
-        "scores": scores,
+        "projections": 4 * S * H * H + 4 * S * H * kv if mixer is None else S * mixer,
+        "scores": scores if mixer is None else 0,
         "ffn": 2 * S * H * ffn_width(config) * _ffn_matrices(config),
         "rope": rope,
         "norm": 2 * _norm(config) + qk_norm,

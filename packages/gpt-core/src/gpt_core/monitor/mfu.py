@@ -47,9 +47,10 @@ class MFUMeter:
         """The averaged MFU as a fraction, None before the first sample and on unknown hardware."""
         return self._mfu
 
-    def update(self, seconds: float, *, steps: int = 1) -> dict[str, Any]:
+    def update(self, seconds: float, *, steps: int = 1, tokens: int | None = None) -> dict[str, Any]:
         """Account for `steps` steps that took `seconds` in all; returns the metrics of these steps.
 
+        tokens: of these steps together, where steps differ; None: `tokens_per_step` in each.
         The dict holds everything, constants included; `metrics()` picks what changes per step.
         """
         if not seconds > 0:
@@ -58,7 +59,7 @@ class MFUMeter:
             raise ValueError(f"MFU: got {steps} steps, expected at least 1")
         averaged = self._steps >= self._skip
         self._steps += steps
-        self._rate = self.tokens_per_step * steps / seconds
+        self._rate = (self.tokens_per_step * steps if tokens is None else tokens) / seconds
         if averaged and self.peak.flops is not None:
             sample = self._flops["flops_per_token"] * self._rate / (self.peak.flops * self.world_size)
             keep = self._decay**steps

@@ -65,8 +65,10 @@ def train(
                     f"step {state.step}: none of its {plan.tokens} targets counts; every one of them is masked"
                 )
 
+            # rows that are mostly padding: only what counts is a token
+            tokens = int(count) if getattr(loss, "counts_tokens", False) else plan.tokens
             rate = schedules.set(state.step)
-            result = StepResult(count=count, tokens=plan.tokens, lr=rate, data_seconds=data_seconds)
+            result = StepResult(count=count, tokens=tokens, lr=rate, data_seconds=data_seconds)
             scale = distributed.world_size / count  # ranks are averaged; we want the sum
             for i, batch in enumerate(batches):
                 batch = batch.to(distributed.device, non_blocking=True)
@@ -88,7 +90,7 @@ def train(
             result.seconds = time.perf_counter() - started
             state.nonfinite_steps += not result.finite
             state.step += 1
-            state.tokens += plan.tokens
+            state.tokens += tokens
             state.train_seconds += result.seconds
             state.last = result
             if nonfinite_in_a_row and nonfinite_in_a_row >= max_nonfinite_steps:

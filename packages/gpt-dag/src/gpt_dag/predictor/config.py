@@ -22,12 +22,13 @@ class PredictorConfig:
     n_head: int = 5
     d_ff: int | None = None
     """Width inside each block's feed-forward part; null: four times n_embd."""
-    mixer: Mixer = "window"
-    """How tokens see each other. window: attention to `window` tokens on either side. full: attention to the whole
-    expression. conv: a convolution over `window` tokens on either side, of layer i every `dilations[i]`-th."""
-    window: int = 8
+    mixer: Mixer = "conv"
+    """How tokens see each other. conv: a convolution over `window` tokens on either side, in layer i every
+    `dilations[i]`-th. window: attention to `window` tokens on either side. full: attention to the whole expression.
+    After a CPU minute each (docs/log.md) the first is right most often; the last fails on unseen lengths."""
+    window: int = 2
     dilations: tuple[int, ...] = (1, 2, 4, 8)
-    """Over and over again where there are more layers."""
+    """Over and over again where there are more layers. To read a number one must see all of it: some 14 tokens."""
     embedding_rank: int | None = None
     """Factorised embedding: vocab_size × rank × n_embd, for vocabularies that would outweigh the model; null: none."""
     max_digits: int = 4
@@ -44,12 +45,28 @@ class PredictorConfig:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.max_digits + self.max_decimals > 16:
             raise ValueError("numbers of more than 16 digits do not fit into a plan's integers")
+        if not self.dilations or min(self.dilations) < 1:
+            raise ValueError(f"dilations must be 1 or more each, got {self.dilations}")
         if self.mixer not in ("window", "full", "conv"):
             raise ValueError(f"mixer is window, full or conv, got {self.mixer!r}")
         if self.mixer != "conv" and (self.n_embd % self.n_head or self.head_dim % 2):
             raise ValueError(
                 f"n_embd must be n_head heads of an even width, got n_embd={self.n_embd}, n_head={self.n_head}"
             )
+
+    @property
+    def mixer_flops(self) -> int | None:
+        """Of a convolution, per token and layer, forward; None: attention."""
+        return 2 * (2 * self.window + 1) * self.n_embd**2 if self.mixer == "conv" else None
+
+    def layer_window(self, layer: int) -> int | None:
+        """Tokens that attention looks at; None: all."""
+        return 2 * self.window + 1 if self.mixer == "window" else None
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the head: it says tags, not tokens."""
+        return sum(self.classes)
 
     @property
     def head_dim(self) -> int:

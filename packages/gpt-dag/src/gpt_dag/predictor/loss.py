@@ -24,6 +24,9 @@ class TagLoss:
     (1 - p)^focus; 0: plain cross-entropy. What is reported is always plain.
     """
 
+    counts_tokens = True
+    """What `count` counts are the tokens that a step works on: padding is left out."""
+
     def __init__(self, weights: tuple[float, ...], focus: float = 0.0):
         if len(weights) != len(COLUMNS) or min(weights) < 0:
             raise ValueError(f"weights of {', '.join(COLUMNS)} must not be negative, got {weights}")

@@ -28,7 +28,7 @@ class Log(Hook):
     def _reset(self) -> None:
         self._loss_sum: torch.Tensor | None = None
         self._count = self._seconds = self._data_seconds = 0.0
-        self._steps = 0
+        self._steps = self._tokens = 0
 
     def on_gradients(self, state: TrainState) -> None:
         interval = self.config.gradient_log_interval
@@ -42,6 +42,7 @@ class Log(Hook):
         self._seconds += last.seconds
         self._data_seconds += last.data_seconds
         self._steps += 1
+        self._tokens += last.tokens
         if state.step % self.config.log_every == 0 or state.step == self.max_steps:
             self._report(state)
 
@@ -54,7 +55,7 @@ class Log(Hook):
         loss_sum, data_seconds = self.distributed.sum([float(self._loss_sum), self._data_seconds])
         loss = loss_sum / self._count
         # every rank takes part in a step for its whole length, so rank 0's clock serves for all
-        mfu = self.mfu.update(self._seconds, steps=self._steps)
+        mfu = self.mfu.update(self._seconds, steps=self._steps, tokens=self._tokens)
         metrics = {
             "train/loss": loss,
             "train/ppl": math.exp(min(loss, 700.0)),
