@@ -1,6 +1,6 @@
 """How fast expressions are made, and that text, tokens, tags and labels of every one agree.
 
-    uv run benchmarks/bench_dag_stream.py [--examples 100000] [--device cuda]
+    uv run benchmarks/bench_dag_stream.py [--examples 100000] [--gpt2] [--device cuda]
 
 One thread, CPU time of the whole process. An example is made completely: plan, token ids, six tags per token, and its
 text as a Python string.
@@ -16,6 +16,8 @@ the value as a Fraction, hashes the canonical text for the split, writes and tok
 and of the legacy shape: the value that the independent reader finds in the text, or that is assembled from the tags,
 is the label's as a Fraction; the tokenizer's ids of the text are the ids. `split_overlap`: expressions of 50,000
 training examples that are among 2,000 of validation and test, or the other way round.
+
+`gpt2_tags_equal_label` (--gpt2): the same of tags and ids in GPT-2's vocabulary.
 
 On a GPU: examples per second of wall time, and whether its batches are the CPU's bit for bit.
 """
@@ -34,6 +36,7 @@ from gpt_dag import DivisionByZero, WordTokenizer, evaluate, expressions, finger
 from gpt_dag.english import parse_english
 from gpt_dag.predictor.decode import decode
 from gpt_dag.stream import STYLES, Law, Sample, sample
+from gpt_dag.stream.bpe import digit_tokenizer, in_bpe
 from gpt_dag.wording import write
 
 BLOCK = 2048
@@ -45,12 +48,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=100_000, help="whose text and label are compared")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--gpt2", action="store_true", help="also compare in GPT-2's tokens (needs gpt-data[bpe,gpt2])")
     parser.add_argument("--device", help="also measure there, e.g. cuda")
     args = parser.parse_args()
     torch.set_num_threads(1)
     figures: dict[str, object] = {**speed(args.rounds)}
     figures |= agreement(args.examples)
     figures["split_overlap"] = overlap()
+    if args.gpt2:
+        figures["gpt2_tags_equal_label"] = in_gpt2(args.examples)
     if args.device:
         figures |= on_device(args.device)
     finish(**figures)
@@ -154,6 +160,20 @@ def compare(law: Law, examples: int) -> tuple[list[int], float]:
             right[1] += tagged == label
             right[2] += tokenizer.encode(text) == tokens
     return right, time.process_time() - start
+
+
+def in_gpt2(examples: int) -> float:
+    """The share whose tags say the label, and whose ids are the text, in GPT-2's vocabulary with digits one by one."""
+    law, tokenizer, right = Law(), digit_tokenizer(), 0
+    for first in range(0, examples, BLOCK):
+        drawn = sample(law, torch.arange(first, min(first + BLOCK, examples)), seed=2025)
+        layout = in_bpe(drawn, tokenizer)
+        read = decode(layout.tags, law.max_digits)
+        told = zip(read.plans.fractions(), drawn.plans.fractions(), read.invalid.tolist(), strict=True)
+        texts = zip(layout.ids.tolist(), layout.length.tolist(), drawn.texts(), strict=True)
+        spelled = [tokenizer.decode(ids[:length]) == text for ids, length, text in texts]
+        right += sum(tagged == label and not bad and s for (tagged, label, bad), s in zip(told, spelled, strict=True))
+    return right / examples
 
 
 def overlap() -> int:

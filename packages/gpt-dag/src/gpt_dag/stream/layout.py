@@ -48,7 +48,9 @@ class Layout:
     tags: Tensor
     """(B, T, 6) int64, as `tags` says."""
     length: Tensor
-    """(B,) int64 tokens; T or more where the text did not fit."""
+    """(B,) int64 tokens; more than T where the text did not fit."""
+    source: Tensor
+    """(B, T) int64: which token of the table each is."""
 
 
 def segments(plans: Plans, percent: Tensor, looks: Looks, table: Table) -> Segments:
@@ -117,12 +119,12 @@ def lay_out(plans: Plans, percent: Tensor, parts: Segments, table: Table, width:
     """The first `width` tokens of every expression."""
     ranges = [slice(start, start + AT_ONCE) for start in range(0, max(len(plans), 1), AT_ONCE)]
     chunks = [_tokens(plans[r], percent[r], Segments(parts.rows[r], parts.ends[r]), table, width) for r in ranges]
-    ids, tags = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*chunks, strict=True))
-    return Layout(ids, tags, parts.length)
+    ids, tags, source = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*chunks, strict=True))
+    return Layout(ids, tags, parts.length, source)
 
 
-def _tokens(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> tuple[Tensor, Tensor]:
-    """ids (B, T) and tags (B, T, 6)."""
+def _tokens(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """ids (B, T), tags (B, T, 6) and source (B, T)."""
     B, S = parts.rows.shape
     device = plans.device
     place = torch.arange(width, device=device)
@@ -142,7 +144,7 @@ def _tokens(plans: Plans, percent: Tensor, parts: Segments, table: Table, width:
     columns = torch.tensor([ROLE, NEGATIVE, PERCENT], device=device)
     where = (end.clamp(max=width - 1) * len(COLUMNS))[..., None] + columns
     tags.view(B, -1).scatter_add_(1, where.view(B, -1), said.view(B, -1))
-    return table.ids[source], tags
+    return table.ids[source], tags, source
 
 
 def texts(parts: Segments, table: Table) -> list[str]:

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_dag.parse import parse
 from gpt_dag.plans import Plans
+from gpt_dag.stream.bpe import digit_tokenizer, in_bpe
 from gpt_dag.stream.checks import fingerprint
 from gpt_dag.stream.law import STYLES, Law
-from gpt_dag.stream.sample import Sample, sample
+from gpt_dag.stream.layout import Layout
+from gpt_dag.stream.sample import sample
 from gpt_dag.tags import IGNORED
 from gpt_dag.tokens import WordTokenizer
 from gpt_data import Batch
@@ -26,6 +29,7 @@ from gpt_data.loaders.base import Rows
 from gpt_data.loaders.counted import CountedLoader, WholeEpochs
 from gpt_data.loaders.prefetch import prefetched
 from gpt_data.loaders.splits import Splits
+from gpt_data.tokenizers import BPETokenizer
 
 VERSION = 1
 """Changes when any example of the stream does."""
@@ -33,6 +37,9 @@ BLOCK = 2048
 """Examples drawn at once: enough that torch's overhead does not count, few enough for a CPU's caches."""
 EPOCH = 1 << 20
 """Examples of what is called an epoch of the endless training stream."""
+TOKENIZERS = ("words", "gpt2")
+GPT2_PER_WORD = 2
+"""No word or symbol is more tokens of GPT-2, but for the first of a text, which may be one more."""
 MULTIPLE = 8
 """Batches are trimmed to a width of so many tokens, or twice, three times, ... as many."""
 
@@ -50,6 +57,7 @@ def expressions(
     max_decimals: int = 4,
     styles: Sequence[str] = tuple(STYLES),
     shape: str = "random",
+    tokenizer: str = "words",
     p_negative: float = 0.25,
     p_percent: float = 0.1,
     p_zero: float = 0.02,
@@ -67,6 +75,10 @@ def expressions(
     for less often). Example i of a split is a function of (law, seed, i); validation and test are the first `held_out`
     of theirs whatever the seed, so that runs compare. No expression is in two splits, however it is written.
 
+    tokenizer: "words" (`WordTokenizer`, padded with its id 0), or "gpt2": GPT-2's vocabulary with every digit a token,
+    padded with 0 (its "!"); there, examples of more than half of `context_length` words are drawn anew, and a slower
+    loop over texts, on the CPU, makes the ids.
+
     exclude: a JSONL file whose `symbolic` expressions never occur. device: where batches are made; on a GPU without
     `prefetch`, which is a thread's.
     """
@@ -75,7 +87,9 @@ def expressions(
     )
     if held_out < 1:
         raise ValueError(f"held_out is {held_out}, expected how many examples to validate with.")
-    corpus = ExpressionCorpus(law, context_length, held_out, exclude, device)
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(f"tokenizer is {tokenizer!r}, expected one of {', '.join(TOKENIZERS)}.")
+    corpus = ExpressionCorpus(law, context_length, held_out, exclude, device, tokenizer)
     shape_ = (context_length, device_batch_size, rank, world_size)
     train = TrainExpressions(corpus, "train", *shape_, seed=seed, trim=trim)
     val, test = (HeldOutExpressions(corpus, split, *shape_, trim=trim) for split in ("val", "test"))
@@ -92,6 +106,7 @@ class ExpressionCorpus:
     held_out: int
     exclude: str | None = None
     device: str = "cpu"
+    tokenizer: str = "words"
 
     path: Path | None = None
 
@@ -102,7 +117,7 @@ class ExpressionCorpus:
 
     @property
     def vocab_size(self) -> int:
-        return WordTokenizer.vocab_size
+        return self.load_tokenizer().vocab_size
 
     @cached_property
     def excluded(self) -> Tensor | None:
@@ -117,20 +132,34 @@ class ExpressionCorpus:
     def digest(self) -> str:
         """Of everything that an example depends on but the seed."""
         excluded = [] if self.excluded is None else sorted(self.excluded.tolist())
-        content = [VERSION, asdict(self.law), self.context_length, self.held_out, excluded]
+        content = [VERSION, asdict(self.law), self.context_length, self.held_out, self.tokenizer, excluded]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def load_tokenizer(self) -> WordTokenizer:
-        return WordTokenizer()
+    def load_tokenizer(self) -> WordTokenizer | BPETokenizer:
+        return WordTokenizer() if self.tokenizer == "words" else digit_tokenizer()
 
     def bytes_per_token(self, split: str) -> float | None:
         """None: nothing is predicted here whose bits could be counted per byte."""
         return None
 
-    def sample(self, numbers: Tensor, split: str, seed: int) -> Sample:
-        """The examples with these numbers (B,)."""
-        options = {"width": self.context_length, "exclude": self.excluded, "device": self.device}
-        return sample(self.law, numbers, seed, split=split, **options)
+    def draw(self, numbers: Tensor, split: str, seed: int, trim: bool) -> Layout:
+        """The examples with these numbers (B,), as wide as the longest of them (rounded up) or as the context."""
+        words = self.tokenizer == "words"
+        width = self.context_length if words else max(1, (self.context_length - 1) // GPT2_PER_WORD)
+        options = {"width": width, "exclude": self.excluded, "device": self.device}
+        drawn = sample(self.law, numbers, seed, split=split, **options)
+        if not words:
+            layout = in_bpe(drawn, digit_tokenizer())
+            longest = int(layout.length.max())
+            if longest > self.context_length:
+                raise ValueError(
+                    f"context_length is {self.context_length}, too short for GPT-2's tokens; set at least 8"
+                )
+            width = min(self.context_length, _rounded(longest)) if trim else self.context_length
+            pad = (0, width - layout.ids.shape[1])
+            ids, tags = F.pad(layout.ids, pad), F.pad(layout.tags, (0, 0, *pad), value=IGNORED)
+            return Layout(ids.to(self.device), tags.to(self.device), layout.length, layout.source)
+        return drawn.lay_out(min(width, _rounded(int(drawn.parts.length.max()))) if trim else width)
 
 
 class TrainExpressions(CountedLoader):
@@ -196,13 +225,9 @@ class TrainExpressions(CountedLoader):
     def _draw(self, block: int) -> _Block:
         first = block * self._batches_per_block
         numbers = np.concatenate([self._numbers(first + i) for i in range(self._batches_per_block)])
-        drawn = self.corpus.sample(torch.from_numpy(self._examples(numbers)), self.split, self.seed)
-        if not self.trim:
-            layout = drawn.lay_out(self.context_length)
-            return _Block(layout.ids, layout.tags, [])
-        lengths = drawn.parts.length.tolist()
-        layout = drawn.lay_out(min(self.context_length, _rounded(max(lengths))))
-        return _Block(layout.ids, layout.tags, lengths)
+        examples = torch.from_numpy(self._examples(numbers))
+        layout = self.corpus.draw(examples, self.split, self.seed, self.trim)
+        return _Block(layout.ids, layout.tags, layout.length.tolist() if self.trim else [])
 
     def _examples(self, numbers: np.ndarray) -> np.ndarray:
         """Which examples the rows with these numbers are."""

@@ -54,6 +54,8 @@ class Table:
     """(tokens,) int64"""
     tags: Tensor
     """(tokens, 6) int64; what is known of whole numbers only is missing."""
+    widths: Tensor
+    """(tokens,) int64: characters of each, what separates it from the token before included."""
     texts: tuple[str, ...]
     """Of every row."""
     opens: Tensor
@@ -108,9 +110,10 @@ def _written() -> Table:
     tokens = [token for row in writer.rows for token in row]
     ids = torch.tensor([0, *map(_id, tokens)])
     tags = torch.tensor([(IGNORED,) * 6, *map(_tags, tokens)])
+    widths = torch.tensor([0, *(len(token.piece) for token in tokens)])
     texts = tuple("".join(token.piece for token in row) for row in writer.rows)
     parts = {name: torch.tensor(part) for name, part in parts.items()}
-    return Table(1 + length.cumsum(0) - length, length, ids, tags, texts, **parts)
+    return Table(1 + length.cumsum(0) - length, length, ids, tags, widths, texts, **parts)
 
 
 OPENS = ((Token(" (", role=Role.OPEN),), (Token(" open"), Token(" parenthesis", role=Role.OPEN)))
