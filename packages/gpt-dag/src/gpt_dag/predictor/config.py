@@ -39,6 +39,7 @@ class PredictorConfig:
     rope_theta: float = 100.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dilations", tuple(self.dilations))  # JSON has lists
         least = {"vocab_size": 1, "context_length": 1, "n_layer": 1, "n_embd": 1, "n_head": 1, "window": 1}
         for name, low in {**least, "max_digits": 1, "max_decimals": 0}.items():
             if getattr(self, name) < low:
