@@ -107,20 +107,18 @@ def test_bounds_hold_in_every_dtype_and_form(function, low, high, form, dtype, s
     smallest = SMALLEST[function]
     if form == "direct" and dtype == torch.bfloat16:
         (low, high), smallest = IN_BFLOAT16[function], 0.01
-    for seed in range(2):
-        for _, x in zoo(min(shape), max(shape), seed):
-            x = x.mT if shape[0] > shape[1] else x
-            for scale in (1.0, 1e3) if dtype == torch.float16 else (1.0, 1e15):
-                x = (scale / x.norm() * x).float()
-                assert_bounded(function, x, low, high, smallest, dtype=dtype, form=form)
+    for number, (_, x) in enumerate(zoo(min(shape), max(shape), seed=1)):
+        x = x.mT if shape[0] > shape[1] else x
+        scale = 1.0 if number % 2 else 1e3 if dtype == torch.float16 else 1e15
+        x = (scale / x.norm() * x).float()
+        assert_bounded(function, x, low, high, smallest, dtype=dtype, form=form)
 
 
 @FUNCTIONS
 @pytest.mark.parametrize("shape", [(256, 600)])
 def test_bounds_hold_by_panels(function, low, high, shape):
     """Rounding is mirrored there: five steps of the Gram form without a new start would send constants to 20."""
-    for name, x in zoo(min(shape), max(shape), 5):
-        x = x.mT if shape[0] > shape[1] else x
+    for name, x in list(zoo(*shape, seed=5))[-5:]:  # those with equal rows, or nearly
         assert_bounded(function, x.float(), low, high, SMALLEST[function], dtype=torch.float32, form="gram")
         exact = function(x.float(), dtype=torch.float64, form="direct")
         error = torch.linalg.matrix_norm(function(x.float(), form="gram") - exact, 2)
@@ -219,7 +217,7 @@ def test_backend_follows_dtype_and_size():
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 @FUNCTIONS
-@pytest.mark.parametrize("shape", [(2, 40, 72), (72, 40), (64, 64)])
+@pytest.mark.parametrize("shape", [(2, 24, 40), (72, 40), (64, 64)])
 def test_on_the_kernels_in_bfloat16(monkeypatch, function, low, high, shape):
     """In the form that CUDA tensors get; stacked, tall, square: within bounds, and near the float64 result."""
     x = random(*shape)
