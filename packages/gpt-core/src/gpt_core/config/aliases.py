@@ -64,7 +64,7 @@ _MODEL = {
         "model", "vocab_multiple_of", "qkv_bias", "attention_out_bias", "ffn_bias", "init_std", "residual_init_std"
     ),
     **_same("model", "embedding_init_std", "head_init_std", "init_seed"),
-    **_same("model", "dag_depth", "gate_mode"),
+    **_same("model", "dag_depth", "gate_mode", "plan_source", "predictor"),
     "arch_preset": "model.module_kwargs.preset",
     "num_key_value_heads": "model.module_kwargs.n_kv_head",
     "tie_lm_head": "model.module_kwargs.weight_tying",
