@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from gpt_dag import Plans, WordTokenizer, evaluate, parse
+from gpt_dag.digits import from_digits
 from gpt_dag.english import parse_english
-from gpt_dag.stream import STYLES, Law, fingerprint, sample
+from gpt_dag.stream import STYLES, Law, fingerprint, sample, targets
 from gpt_dag.stream.bits import key_of, mix, mix_one, words
 from gpt_dag.stream.checks import BUCKETS, SPLITS, in_split, presentable
 from gpt_dag.stream.draw import draw_rows
@@ -83,6 +84,24 @@ def test_tags_are_there_exactly_where_they_mean_something(drawn):
             assert torch.equal(tags[..., column] >= 0, tags[..., ROLE] == role)
         for column, classes in enumerate(class_counts(law.max_digits, law.max_decimals)):
             assert tags[..., column].max() < classes
+
+
+def test_targets_say_the_same_by_name(drawn):
+    for law, examples in drawn:
+        known, plans, tags = targets(examples), examples.plans, examples.layout.tags
+        B, N = plans.scaled.shape
+        assert known["initial_sgn"].shape == known["initial_log"].shape == (B, law.max_ops + 1)
+        assert known["operation_probs"].shape == (B, law.max_ops, 5)
+        assert torch.equal(known["depths"], plans.count - 1)
+        assert known["digits"].shape == (B, N, law.max_digits + law.max_decimals)
+        written = from_digits(known["digits"]).double() / 10**law.max_decimals
+        magnitude = written / torch.where(known["percent"], 100, 1)
+        torch.testing.assert_close(magnitude, plans.values().abs(), rtol=1e-15, atol=0)
+        exact = torch.tensor([float(value) for value in plans.fractions()], dtype=torch.float64)
+        torch.testing.assert_close(known["value"], exact, rtol=1e-9, atol=1e-9)
+        for name, role in (("number_end", Role.NUMBER_END), ("operator_end", Role.OPERATOR_END)):
+            at = [[place for place, here in enumerate(row) if here == role] for row in tags[..., ROLE].tolist()]
+            assert [[place for place in row if place >= 0] for row in known[name].tolist()] == at
 
 
 def test_texts_never_have_more_digits_than_asked_for():

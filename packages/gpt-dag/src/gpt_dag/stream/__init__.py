@@ -7,3 +7,4 @@ from gpt_dag.stream.loader import ExpressionCorpus as ExpressionCorpus
 from gpt_dag.stream.loader import expressions as expressions
 from gpt_dag.stream.sample import Sample as Sample
 from gpt_dag.stream.sample import sample as sample
+from gpt_dag.stream.targets import targets as targets

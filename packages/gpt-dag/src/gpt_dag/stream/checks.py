@@ -20,9 +20,21 @@ NUMBER, STEP = key_of(1), key_of(2)  # starts of the two kinds of nodes
 def presentable(plans: Plans) -> Tensor:
     """(B,) bool: no division by 0, and the value is 0 or between 1e-9 and 1e12 in magnitude.
 
-    Computed in float64 with a bound of the error beside every value. A divisor counts as 0 if its bound reaches 0, so
-    an expression that is let through certainly does not divide by 0; of those with a divisor or a value too near the
-    limit to tell, all are refused.
+    Of those with a divisor or a value too near the limit for float64 to tell, all are refused; a value that is 0 in
+    float64 counts as 0 if its error is certainly below 1e-9.
+    """
+    value, error, defined = bounded_values(plans)
+    result, bound = value[:, -1].abs(), error[:, -1]
+    certain_zero = (result == 0) & (bound < SMALLEST)
+    in_range = (result - bound >= SMALLEST) & (result + bound <= LARGEST)
+    return defined & (certain_zero | in_range)
+
+
+def bounded_values(plans: Plans) -> tuple[Tensor, Tensor, Tensor]:
+    """Values of all nodes (B, N + D) float64, a bound of the error of each, and whether no divisor (B,) may be 0.
+
+    A divisor counts as 0 if its bound reaches half of it, so a plan that is let through certainly does not divide by
+    0. Steps that are not used have the value of the result.
     """
     value = plans.node_room(plans.values())
     error = value.abs() * UNIT
@@ -46,10 +58,7 @@ def presentable(plans: Plans) -> Tensor:
         unused = operator < 0
         value[:, step - D] = torch.where(unused, a, new)[:, 0]
         error[:, step - D] = torch.where(unused, e, grown)[:, 0]
-    result, bound = value[:, -1].abs(), error[:, -1]
-    certain_zero = (result == 0) & (bound < SMALLEST)
-    in_range = (result - bound >= SMALLEST) & (result + bound <= LARGEST)
-    return defined[:, 0] & (certain_zero | in_range)
+    return value, error, defined[:, 0]
 
 
 def fingerprint(plans: Plans) -> Tensor:

@@ -19,7 +19,7 @@ from gpt_dag.stream.tables import CARDINAL, SPELLED, Table
 from gpt_dag.tags import COLUMNS, IGNORED, NEGATIVE, PERCENT, ROLE, Role
 
 PARTS = 9
-PERCENT_PART = 6
+PERCENT_PART, OPERATOR_PART = 6, 8
 AT_ONCE = 1024
 """Expressions whose tokens are laid out together: few enough for a CPU's caches."""
 

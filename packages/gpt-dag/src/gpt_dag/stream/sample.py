@@ -33,6 +33,7 @@ _ODD = 0x4F1BBCDCBFA53E0B  # spreads consecutive numbers over the words
 class Sample:
     """B examples. N numbers and D steps at most, T tokens."""
 
+    law: Law
     plans: Plans
     style: Tensor
     """(B,) int64: place in `STYLES`."""
@@ -110,7 +111,7 @@ def sample(
         if len(too_long):
             _draw(law, of_rows, of_tries, split, fits_width, drawn, too_long)
             looks, parts = write(drawn, None)
-    return Sample(drawn.plans, drawn.style, drawn.percent, looks, parts, table_, width)
+    return Sample(law, drawn.plans, drawn.style, drawn.percent, looks, parts, table_, width)
 
 
 def longest(law: Law) -> int:
