@@ -96,9 +96,9 @@ def test_targets_say_the_same_by_name(drawn):
         assert known["digits"].shape == (B, N, law.max_digits + law.max_decimals)
         written = from_digits(known["digits"]).double() / 10**law.max_decimals
         magnitude = written / torch.where(known["percent"], 100, 1)
-        torch.testing.assert_close(magnitude, plans.values().abs(), rtol=1e-15, atol=0)
+        assert torch.allclose(magnitude, plans.values().abs(), rtol=1e-15, atol=0)
         exact = torch.tensor([float(value) for value in plans.fractions()], dtype=torch.float64)
-        torch.testing.assert_close(known["value"], exact, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(known["value"], exact, rtol=1e-9, atol=1e-9)
         for name, role in (("number_end", Role.NUMBER_END), ("operator_end", Role.OPERATOR_END)):
             at = [[place for place, here in enumerate(row) if here == role] for row in tags[..., ROLE].tolist()]
             assert [[place for place in row if place >= 0] for row in known[name].tolist()] == at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class Token(NamedTuple):
     """Its text, with what separates it from the token before."""
     place: int = 0
     value: int = IGNORED
-    role: int = Role.NONE
+    role: int = int(Role.NONE)
     operator: int = IGNORED
 
 
@@ -107,17 +108,21 @@ def _written() -> Table:
         "operators": [[writer.operators(k, words) for words in _variants(k)] for k in range(4)],
     }
     length = torch.tensor([len(row) for row in writer.rows])
-    tokens = [token for row in writer.rows for token in row]
-    ids = torch.tensor([0, *map(_id, tokens)])
-    tags = torch.tensor([(IGNORED,) * 6, *map(_tags, tokens)])
-    widths = torch.tensor([0, *(len(token.piece) for token in tokens)])
+    kinds = {token: kind for kind, token in enumerate(dict.fromkeys(chain.from_iterable(writer.rows)), start=1)}
+    which = torch.tensor([0, *map(kinds.__getitem__, chain.from_iterable(writer.rows))])
+    ids = torch.tensor([0, *map(_id, kinds)])[which]
+    tags = torch.tensor([(IGNORED,) * 6, *map(_tags, kinds)])[which]
+    widths = torch.tensor([0, *(len(token.piece) for token in kinds)])[which]
     texts = tuple("".join(token.piece for token in row) for row in writer.rows)
     parts = {name: torch.tensor(part) for name, part in parts.items()}
     return Table(1 + length.cumsum(0) - length, length, ids, tags, widths, texts, **parts)
 
 
-OPENS = ((Token(" (", role=Role.OPEN),), (Token(" open"), Token(" parenthesis", role=Role.OPEN)))
-CLOSES = ((Token(" )", role=Role.CLOSE),), (Token(" close"), Token(" parenthesis", role=Role.CLOSE)))
+OPENS = ((Token(" (", role=int(Role.OPEN)),), (Token(" open"), Token(" parenthesis", role=int(Role.OPEN))))
+CLOSES = ((Token(" )", role=int(Role.CLOSE)),), (Token(" close"), Token(" parenthesis", role=int(Role.CLOSE))))
+
+
+THOUSAND, HUNDRED, AND = Token(" thousand"), Token(" hundred"), Token(" and")
 
 
 class _Writer:
@@ -137,7 +142,9 @@ class _Writer:
     def thousands(self, way: int, with_and: bool) -> list[int]:
         """Rows of 0 to 999 thousands; none is an empty one."""
         if way == CARDINAL:
-            rows = [self.row((*_cardinal(n, with_and, 3), Token(" thousand"))) for n in range(GROUP)]
+            rows = [self.row((*_cardinal(n, with_and, 3), THOUSAND)) for n in range(GROUP)]
+        elif with_and:
+            return self.thousands(way, False)
         else:
             rows = [self.row(_digits(str(n), way, 3)) for n in range(GROUP)]
         return [0, *rows[1:]]
@@ -163,7 +170,7 @@ class _Writer:
         rows = []
         for phrase in variants:
             *first, last = _tokens(" " + phrase)
-            rows.append(self.row((*first, last._replace(role=Role.OPERATOR_END, operator=operator))))
+            rows.append(self.row((*first, last._replace(role=int(Role.OPERATOR_END), operator=operator))))
         return rows
 
 
@@ -192,7 +199,7 @@ def _rest(way: int, after: bool, comma: bool, with_and: bool, number: int) -> tu
     if way == CARDINAL and after and not number:
         return ()
     if way == CARDINAL:
-        linked = (Token(" and"),) if after and with_and and number < 100 else ()
+        linked = (AND,) if after and with_and and number < 100 else ()
         tokens = (*linked, *_cardinal(number, with_and, 0))
         comma = comma and number >= 100
     else:
@@ -202,12 +209,11 @@ def _rest(way: int, after: bool, comma: bool, with_and: bool, number: int) -> tu
 
 def _digits(digits: str, way: int, least: int) -> tuple[Token, ...]:
     """One token for every digit; the last one is at 10^least."""
-    tokens = []
-    for i, digit in enumerate(digits):
-        space = " " if way == DIGITS and i == 0 else ""
-        piece = " " + SMALL[int(digit)] if way == SPELLED else space + digit
-        tokens.append(Token(piece, _place(least + len(digits) - 1 - i), int(digit)))
-    return tuple(tokens)
+    highest = least + len(digits) - 1
+    pieces = [" " + SMALL[int(digit)] for digit in digits] if way == SPELLED else list(digits)
+    if way == DIGITS:
+        pieces[0] = " " + pieces[0]
+    return tuple(_said(piece, highest - i, int(digits[i])) for i, piece in enumerate(pieces))
 
 
 def _cardinal(number: int, with_and: bool, exponent: int) -> tuple[Token, ...]:
@@ -215,17 +221,18 @@ def _cardinal(number: int, with_and: bool, exponent: int) -> tuple[Token, ...]:
     tokens = []
     hundreds, small = divmod(number, 100)
     if hundreds:
-        tokens += [Token(" " + SMALL[hundreds], _place(exponent + 2), hundreds), Token(" hundred")]
-        tokens += [Token(" and")] * (small > 0 and with_and)
-    place = _place(exponent)
+        tokens += [_said(" " + SMALL[hundreds], exponent + 2, hundreds), HUNDRED]
+        tokens += [AND] * (small > 0 and with_and)
     tens, units = divmod(small, 10)
     if small >= 20:
-        tokens.append(Token(" " + TENS[tens - 2], place, VALUES.index(10 * tens)))
-        tokens += [Token("-" + SMALL[units], place, units)] * (units > 0)
+        tokens.append(_said(" " + TENS[tens - 2], exponent, VALUES.index(10 * tens)))
+        tokens += [_said("-" + SMALL[units], exponent, units)] * (units > 0)
     elif small or not number:
-        tokens.append(Token(" " + SMALL[small], place, small))
+        tokens.append(_said(" " + SMALL[small], exponent, small))
     return tuple(tokens)
 
 
-def _place(exponent: int) -> int:
-    return place_class(exponent, MOST_DIGITS)
+@lru_cache(maxsize=512)
+def _said(piece: str, exponent: int, value: int) -> Token:
+    """A token that says a class of value, times 10^exponent."""
+    return Token(piece, place_class(exponent, MOST_DIGITS), value)
