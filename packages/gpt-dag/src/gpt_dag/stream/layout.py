@@ -117,7 +117,9 @@ def parentheses(plans: Plans, looks: Looks) -> tuple[Tensor, Tensor]:
 
 def lay_out(plans: Plans, percent: Tensor, parts: Segments, table: Table, width: int) -> Layout:
     """The first `width` tokens of every expression."""
-    ranges = [slice(start, start + AT_ONCE) for start in range(0, max(len(plans), 1), AT_ONCE)]
+    B = max(len(plans), 1)
+    step = AT_ONCE if plans.device.type == "cpu" else B
+    ranges = [slice(start, start + step) for start in range(0, B, step)]
     chunks = [_tokens(plans[r], percent[r], Segments(parts.rows[r], parts.ends[r]), table, width) for r in ranges]
     ids, tags, source = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*chunks, strict=True))
     return Layout(ids, tags, parts.length, source)
