@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from asking import say
-from trained import add_model_options, open_predictor
+from trained import add_model_options, open_predictor, reads_words
 
 from gpt_core.checkpoint import find_checkpoint, load_model
 from gpt_dag.evaluation import TASKS, Item, Scores, baselines, draw_items, read_items, score
 from gpt_dag.evaluation.report import accuracy_plot, accuracy_table
+from gpt_dag.evaluation.tag_metrics import tag_metrics
 from gpt_dag.predictor import PredictorOnlyModel, read
-from gpt_dag.stream import Law
+from gpt_dag.stream import Law, sample
 from gpt_dag.tokens import WordTokenizer
 
 FINAL_SEED, FINAL_EACH, FINAL_MOST = 20, 100, 8
@@ -70,17 +71,36 @@ def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
     seconds = time.process_time()
     model = load_model(find_checkpoint(run_dir))
     assert isinstance(model, PredictorOnlyModel)
+    if not reads_words(model):
+        say("trained on GPT-2's tokens: the accuracy that counts is val/acc, whole expressions")
+        return
     law = {field.name: data[field.name] for field in fields(Law) if field.name in data}
-    items = final_items({**law, "styles": tuple(law["styles"])} if "styles" in law else law)
+    law |= {"styles": tuple(law["styles"])} if "styles" in law else {}
+    items = final_items(law)
     scores = score(answerer(model), items)
     say(f"\n{seconds / 60:.1f} CPU minutes from the start of this process, all threads: data, training, validation")
     say(f"\nFresh expressions of the test split, none of them ever trained on:\n\n{report(scores)}")
+    tags = final_tags(model, law)
+    say(f"\nOf single tags and numbers, in brackets what the commonest class scores:\n\n{tag_lines(tags)}")
     folder = run_dir / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "accuracy.json").write_text(json.dumps(scores.figures()) + "\n", encoding="utf-8")
+    figures = {**scores.figures(), **{f"test/{name}": value for name, value in tags.items()}}
+    (folder / "accuracy.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     longest = law.get("max_ops", Law().max_ops)
     say(f"\nplot: {accuracy_plot({run_dir.name: scores.by_ops()}, folder / 'accuracy.png', longest)}")
     say('ask it: uv run apps/predictor --ask "five plus two times three"')
+
+
+def final_tags(model: PredictorOnlyModel, law: dict[str, Any]) -> dict[str, float]:
+    """Of the test split, drawn as the run's training data is."""
+    layout = sample(Law(**law), 4 * FINAL_EACH, FINAL_SEED, split="test").layout
+    return tag_metrics(model, [(layout.ids, layout.tags)])
+
+
+def tag_lines(metrics: Mapping[str, float]) -> str:
+    shown = {name: value for name, value in metrics.items() if not name.startswith("baseline/")}
+    base = {name: f" ({metrics['baseline/' + name]:.3f})" for name in shown if f"baseline/{name}" in metrics}
+    return "\n".join(f"{name:<14}{value:.5f}{base.get(name, '')}" for name, value in shown.items())
 
 
 def final_items(law: dict[str, Any]) -> list[Item]:

@@ -29,7 +29,14 @@ def open_predictor(options: argparse.Namespace) -> tuple[PredictorOnlyModel, Wor
         model = load_model(folder, process.device)
     if not isinstance(model, PredictorOnlyModel):
         raise CheckpointError(f"{folder} is a {type(model).__name__}, not a predictor")
+    if not reads_words(model):
+        raise CheckpointError(f"{folder} was trained on GPT-2's tokens; text is read with the word tokenizer's")
     return model, WordTokenizer(), str(folder)
+
+
+def reads_words(model: PredictorOnlyModel) -> bool:
+    """Whether it was trained on the tokens that texts are read with here."""
+    return model.config.vocab_size == WordTokenizer.vocab_size
 
 
 def find_predictor(checkpoint: str, out_dir: Path) -> Path:

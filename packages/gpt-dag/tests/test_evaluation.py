@@ -5,13 +5,20 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from gpt_dag.english import parse_english
 from gpt_dag.evaluation import TASKS, Item, Rate, Scores, baselines, draw_items, read_items, score, tasks, write_items
 from gpt_dag.evaluation.math_problems import Skipped, last_number, math_problems, score_math
 from gpt_dag.evaluation.report import accuracy_table
+from gpt_dag.evaluation.tag_metrics import tag_metrics
 from gpt_dag.expression import evaluate
-from gpt_dag.stream import Law
+from gpt_dag.predictor import PredictorConfig, TagLogits
+from gpt_dag.predictor.packing import Packing
+from gpt_dag.stream import Law, sample
+from gpt_dag.tags import OPERATOR
+from gpt_dag.tokens import WordTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +168,36 @@ def test_word_problems_are_scored_exactly_and_closely(tmp_path):
     assert math_problems("svamp", tmp_path / "svamp.jsonl", limit=1) == [("a. b?\nAnswer:", Decimal("2.0"))]
     with pytest.raises(ValueError, match="line 2: expected Body, Question, Answer"):
         math_problems("svamp", tmp_path / "svamp.jsonl")
+
+
+class Noisy(torch.nn.Module):
+    """Says the true tags, but for the operators, all of which it takes for "-"."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.config = PredictorConfig(WordTokenizer.vocab_size)
+        self.layout = layout
+
+    def forward(self, ids):
+        packing = Packing(ids != 0)
+        tags = self.layout.tags.clone()
+        tags[..., OPERATOR].clamp_(max=1)
+        tags[..., OPERATOR][tags[..., OPERATOR] == 0] = 1
+        packed = packing.pack(tags)
+        columns = [F.one_hot(packed[:, c].clamp(min=0), n).float() for c, n in enumerate(self.config.classes)]
+        return TagLogits(torch.cat(columns, -1), self.config.classes, packing)
+
+
+def test_metrics_of_tags_stand_beside_their_majority():
+    drawn = sample(Law(0, 4), 50, seed=9)
+    layout = drawn.layout
+    metrics = tag_metrics(Noisy(layout), [(layout.ids, layout.tags)])
+    operators = drawn.plans.operator[drawn.plans.operator >= 0]
+    minus = float((operators == 1).float().mean())
+    assert metrics["operator_acc"] == pytest.approx(minus)
+    assert metrics["baseline/operator_acc"] == pytest.approx(float(operators.bincount().max()) / len(operators))
+    assert metrics["role_acc"] == metrics["place_acc"] == metrics["number_exact"] == 1
+    assert metrics["baseline/role_acc"] < 0.9
+    right = ((drawn.plans.operator == 1) | (drawn.plans.operator == -1)).all(1).float().mean()
+    assert metrics["plan_exact"] == metrics["tags_exact"] == pytest.approx(float(right))
+    assert metrics["exec_exact"] >= metrics["plan_exact"] and metrics["invalid_rate"] == 0

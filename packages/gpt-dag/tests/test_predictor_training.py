@@ -11,11 +11,23 @@ from gpt_core.distributed import Distributed
 from gpt_core.training import Hook, ModelWithLoss, TrainState, plan_batches, train
 from gpt_core.training.config import TrainingConfig
 from gpt_core.training.scalers import amp_grad_scaler
-from gpt_dag.predictor import PredictorOnlyModel, predictor, tag_loss
+from gpt_dag.predictor import PredictorOnlyModel, batch_cosine, batch_factor, predictor, tag_loss
 from gpt_dag.stream import expressions
 from gpt_dag.tokens import WordTokenizer
 
 SHAPE = {"n_layer": 1, "n_embd": 16, "dilations": (2,)}
+
+
+def test_the_rate_grows_with_the_root_of_the_batch_up_to_a_cap():
+    assert batch_factor(2.5e-4, 1024) == 1
+    assert 2.5e-4 * batch_factor(2.5e-4, 16384) == pytest.approx(1e-3)
+    assert 1e-3 * batch_factor(1e-3, 16384) == pytest.approx(2e-3), "capped"
+    assert batch_factor(1e-3, 16384, most=None) == 4
+    schedule = batch_cosine(100, 2.5e-4, 16384)
+    assert [schedule(0), schedule(2), schedule(100)] == pytest.approx([4 / 3, 4, 0.2])
+    assert max(map(schedule, range(100))) == schedule(2)
+    with pytest.raises(ValueError, match=r"at least one example, got learning_rate=0\.001, examples=0"):
+        batch_factor(1e-3, 0)
 
 
 class Recorded:

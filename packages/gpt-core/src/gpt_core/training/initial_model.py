@@ -78,7 +78,7 @@ def _resumed_model(factory: Factory, checkpoint: Path) -> InitialModel:
     for key, value in factory.kwargs.items():
         if "dropout" in key:
             kwargs[key] = value
-        elif kwargs.get(key) != value:
+        elif kwargs.get(key) != (list(value) if isinstance(value, tuple) else value):  # JSON has lists
             notes.append(f"model.module_kwargs.{key} stays {kwargs.get(key)!r} as in the checkpoint, not {value!r}")
     return InitialModel(factory.target(**kwargs), {"module": factory.path, "module_kwargs": kwargs}, notes)
 

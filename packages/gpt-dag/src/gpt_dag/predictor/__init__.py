@@ -1,5 +1,7 @@
 """Phase 1: a network that reads worded and symbolic expressions into plans, which are then computed exactly."""
 
+from gpt_dag.predictor.batch_rate import batch_cosine as batch_cosine
+from gpt_dag.predictor.batch_rate import batch_factor as batch_factor
 from gpt_dag.predictor.config import PredictorConfig as PredictorConfig
 from gpt_dag.predictor.decode import Prediction as Prediction
 from gpt_dag.predictor.decode import Problem as Problem
