@@ -2,6 +2,7 @@
 
 from gpt_dag.digits import ValueMagnitudeError
 from gpt_dag.english import parse_english
+from gpt_dag.executor import Execution, execute, execute_stack
 from gpt_dag.expression import DivisionByZero, Expression, Operator, Step, evaluate, node_values, render
 from gpt_dag.logger import DAGLogger
 from gpt_dag.losses import answer_loss
@@ -18,6 +19,7 @@ __all__ = [
     "DAGLogger",
     "DagGPT",
     "DivisionByZero",
+    "Execution",
     "Expression",
     "Law",
     "Number",
@@ -31,6 +33,8 @@ __all__ = [
     "answer_loss",
     "answers",
     "evaluate",
+    "execute",
+    "execute_stack",
     "expressions",
     "fingerprint",
     "gpt_dag",
