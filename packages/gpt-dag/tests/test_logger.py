@@ -177,7 +177,8 @@ def test_a_run_logs_the_dag_of_its_model_as_often_as_the_loss(descent):
     run(descent, model, 5, model.hooks(said, LoggingConfig(log_every=2)))
     assert [step for step, _ in said.logged] == [2, 4] and not said.warnings
     for _, figures in said.logged:
-        assert figures["perf/tokens_per_s"] > 0 and "op_grad/add" in figures and "gate/mean" in figures
+        assert figures["perf/tokens_per_s"] == pytest.approx(48 * figures["perf/examples_per_s"])
+        assert figures["perf/examples_per_s"] > 0 and "op_grad/add" in figures and "gate/mean" in figures
     assert not model.tracing and model.trace is None and not model._forward_hooks
 
 

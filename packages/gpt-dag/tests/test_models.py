@@ -189,6 +189,18 @@ def test_hard_choices_are_exact_and_pass_soft_gradients():
     assert probs.grad.tolist() == [[1, 2, 3], [1, 2, 3]]
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"gate_mode": "last"}, PREDICTOR])
+def test_values_stay_float64_under_autocast(kwargs):
+    model, ids = build(**kwargs), batch("one plus two = 3", "4 * 5 = 20")
+    model.tracing = True
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids)
+    nodes = model.trace.nodes
+    assert logits.dtype == torch.bfloat16 and nodes.sign.dtype == nodes.log.dtype == torch.float64
+    logits.float().logsumexp(-1).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
 def test_an_unfrozen_predictor_changes_nothing_forward():
     ids = batch("one plus two = 3", "4 * 5 = 20")
     frozen, free = build(**PREDICTOR).eval(), build(**PREDICTOR, freeze_predictor=False).eval()

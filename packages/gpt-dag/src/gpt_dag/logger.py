@@ -211,6 +211,7 @@ class LogDAG(Hook):
         if self._figures:
             last = state.last
             speed = {
+                "perf/examples_per_s": last.tokens / state.model.config.context_length / last.seconds,
                 "perf/tokens_per_s": last.tokens / last.seconds,
                 "perf/data_wait_frac": last.data_seconds / last.seconds,
             }
