@@ -22,9 +22,9 @@ FIRST = {"train": 1, "val": 64, "test": 64}
 """Candidates of every example in the first round; each round has twice as many."""
 AT_ONCE = 1 << 15
 """Candidates in memory."""
-SAME = {"train": 64, "val": 4096, "test": 4096}
+SAME = {"train": 16, "val": 1024, "test": 1024}
 """Candidates with the same number of operations and style, before these are drawn anew."""
-PATIENCE = 32
+PATIENCE = 128
 """Numbers of operations and styles of one example before giving up."""
 _ODD = 0x4F1BBCDCBFA53E0B  # spreads consecutive numbers over the words
 
