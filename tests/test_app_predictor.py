@@ -115,6 +115,12 @@ def test_a_network_that_misreads_gives_no_answer(first, folder, app):
     assert wrong, "six steps do not make a reader"
 
 
+def test_help_tells_of_asking_and_evaluating(folder, app):
+    code, out = app(folder, "--help")
+    assert not code
+    assert '--ask "' in out and "--evaluate FILE.jsonl" in out and "predictor-1.6m" in out
+
+
 def mistake(app, folder, *arguments):
     code, out = app(folder, *arguments)
     assert isinstance(code, str) and code.startswith("error: ") and "\n" not in code, code

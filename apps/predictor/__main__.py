@@ -26,6 +26,8 @@ def main(argv: list[str]) -> int:
         command = COMMANDS.get(argument.partition("=")[0])
         if command is not None:
             return command(argv[1:])
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__}\n--ask --help and --evaluate --help say what these two take. Training:\n")
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
     config = load()

@@ -68,6 +68,8 @@ def report(scores: Scores) -> str:
 
 def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
     """What a finished run can do: a table, `report/accuracy.png` and `report/accuracy.json`."""
+    if json.loads((run_dir / "summaries.json").read_text(encoding="utf-8"))["status"] != "completed":
+        return  # who interrupts a run wants it to end
     seconds = time.process_time()
     model = load_model(find_checkpoint(run_dir))
     assert isinstance(model, PredictorOnlyModel)
