@@ -89,7 +89,10 @@ def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
     figures = {**scores.figures(), **{f"test/{name}": value for name, value in tags.items()}}
     (folder / "accuracy.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     longest = law.get("max_ops", Law().max_ops)
-    say(f"\nplot: {accuracy_plot({run_dir.name: scores.by_ops()}, folder / 'accuracy.png', longest)}")
+    try:
+        say(f"\nplot: {accuracy_plot({run_dir.name: scores.by_ops()}, folder / 'accuracy.png', longest)}")
+    except ImportError as error:  # matplotlib is an extra; a finished run does not fail for want of a picture
+        say(f"\nno plot: {error}")
     say('ask it: uv run apps/predictor --ask "five plus two times three"')
 
 
