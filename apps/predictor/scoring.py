@@ -90,7 +90,9 @@ def conclude(run_dir: Path, data: Mapping[str, Any]) -> None:
     (folder / "accuracy.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     longest = law.get("max_ops", Law().max_ops)
     try:
-        say(f"\nplot: {accuracy_plot({run_dir.name: scores.by_ops()}, folder / 'accuracy.png', longest)}")
+        flat = Scores(items, baselines(items)["left to right"])
+        lines = {run_dir.name: scores.by_ops(), "baseline: left to right": flat.by_ops()}
+        say(f"\nplot: {accuracy_plot(lines, folder / 'accuracy.png', longest)}")
     except ImportError as error:  # matplotlib is an extra; a finished run does not fail for want of a picture
         say(f"\nno plot: {error}")
     say('ask it: uv run apps/predictor --ask "five plus two times three"')
