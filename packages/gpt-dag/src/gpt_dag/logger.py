@@ -161,7 +161,9 @@ class DAGLogger:
         weight = dag.dag.gate.map.weight.grad
         if weight is None:
             raise RuntimeError("no gradient in model.dag.gate.map.weight.grad: log between backward() and zero_grad()")
-        of_hidden, of_dag = weight.chunk(2, -1)
+        gather = getattr(weight, "full_tensor", None)  # of a model sharded by FSDP2
+        whole = gather() if gather else weight
+        of_hidden, of_dag = whole.chunk(2, -1)
         figures["grad/gate_w_o"], figures["grad/gate_w_d"] = of_hidden.norm(), of_dag.norm()
         if isinstance(self._tracked.nodes, Selection):
             steps = range(len(self._tracked.nodes.op_probs))
@@ -201,7 +203,7 @@ class LogDAG(Hook):
     def on_gradients(self, state: TrainState) -> None:
         if (state.step + 1) % self.log_every:
             return
-        if state.model.trace is None:  # torch.compile runs another forward than the model's
+        if self._dag(state).trace is None:  # torch.compile runs another forward than the model's
             self._tell_once("the figures of the DAG are not logged: the compiled model keeps none of its tensors")
         else:
             self._figures = self.logger.get_wandb_logging_dict(state.model)
@@ -211,7 +213,7 @@ class LogDAG(Hook):
         if self._figures:
             last = state.last
             speed = {
-                "perf/examples_per_s": last.tokens / state.model.config.context_length / last.seconds,
+                "perf/examples_per_s": last.tokens / self._dag(state).config.context_length / last.seconds,
                 "perf/tokens_per_s": last.tokens / last.seconds,
                 "perf/data_wait_frac": last.data_seconds / last.seconds,
             }
@@ -221,6 +223,12 @@ class LogDAG(Hook):
 
     def on_end(self, state: TrainState) -> None:
         self.logger.clear_gradient_hooks()
+
+    @staticmethod
+    def _dag(state: TrainState) -> DagGPT:
+        dag = dag_of(state.model)
+        assert dag is not None, "only a GPT with a DAG offers this hook"
+        return dag
 
     def _prepare(self, state: TrainState) -> None:
         if (state.step + 1) % self.log_every == 0:
