@@ -117,15 +117,13 @@ class Plans:
         """(B, D) int64: operator classes in the order in which they are written; -1: not used.
 
         Of expressions that use their numbers once and in order, as all that are read from text do: the operator stands
-        after the last number of its left operand.
+        after the last number of its left operand. Steps that are not used write -1 after the last number of all.
         """
         B, N = self.negative.shape
         last = self.node_room(torch.arange(N, device=self.device).expand(B, N))  # last number of every node
         order = self.operator.new_full((B, self.operator.shape[1] + 1), -1)
-        spare = order.shape[1] - 1  # where steps that are not used are written
         for step in range(self.operator.shape[1]):
             place = last.gather(1, self.left[:, step : step + 1])
-            place = place.masked_fill(self.operator[:, step : step + 1] < 0, spare)
             order.scatter_(1, place, self.operator[:, step : step + 1])
             last[:, N + step] = last.gather(1, self.right[:, step : step + 1])[:, 0]
         return order[:, :-1]
