@@ -10,8 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gpt_core.checkpoint import list_checkpoints
+from gpt_core.checkpoint import list_checkpoints, save_model
+from gpt_core.config import load_config
+from gpt_core.models import gpt
+from gpt_core.training import plan_batches
+from gpt_core.training.recipe import SCHEMA
 from gpt_dag.evaluation import Item, write_items
+from gpt_dag.tokens import WordTokenizer
+from gpt_data.tokenizers import ByteTokenizer
 from workspace import ROOT
 
 APP = str(ROOT / "apps/predictor")
@@ -113,6 +119,34 @@ def test_a_network_that_misreads_gives_no_answer(first, folder, app):
         assert (code == 1 and out.startswith("no answer: ")) or (code == 0 and "= " in out)
         wrong += code
     assert wrong, "six steps do not make a reader"
+
+
+def test_word_problems_are_answered_by_a_gpt(folder, app):
+    sizes = {"vocab_size": ByteTokenizer().vocab_size, "context_length": 64, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    checkpoint = folder / "gpts/a-gpt/checkpoints/step_000003"
+    checkpoint.mkdir(parents=True)
+    recipe = {"module": "gpt_core.models.gpt", "module_kwargs": sizes}
+    save_model(checkpoint, gpt(**sizes), {"step": 3, "model": recipe})
+    ByteTokenizer().save(folder / "gpts/a-gpt/tokenizer")
+    rows = [{"Body": "He has 2.", "Question": "How many?", "Answer": 2.0}] * 3
+    (folder / "svamp.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--math", "svamp=svamp.jsonl", "gsm8k", "--checkpoint", "gpts", "--max_examples", "2")
+    code, out = app(folder, *arguments, "--max_new_tokens", "4")
+    assert not code
+    assert "gsm8k: skipped, no file was given" in out
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["math_eval_svamp_errors"] == 0 and 0 <= figures["math_eval_svamp"] <= 1
+    assert "gsm9k" in mistake(app, folder, "--math", "gsm9k=svamp.jsonl", "--checkpoint", "gpts")
+
+
+def test_the_large_configurations_take_the_seeds_batches():
+    sizes = {"predictor-1.6m": (16, 16384), "predictor-8000": (1, 8000)}
+    for name, (micro_steps, sequences) in sizes.items():
+        config = load_config([name], schema=SCHEMA, config_dirs=[ROOT / "apps/predictor/configs"])
+        plan = plan_batches(config.section("training"), 1)
+        assert (plan.micro_steps, plan.sequences) == (micro_steps, sequences)
+        model = config.component("model").build(vocab_size=WordTokenizer.vocab_size, context_length=256)
+        assert 1_550_000 <= sum(p.numel() for p in model.parameters()) <= 1_700_000
 
 
 def test_help_tells_of_asking_and_evaluating(folder, app):

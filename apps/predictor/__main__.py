@@ -3,6 +3,7 @@
 uv run apps/predictor                                             train (predictor.yaml); --help lists all keys
 uv run apps/predictor --ask "five plus two times three"           what the newest run makes of it
 uv run apps/predictor --evaluate FILE.jsonl --checkpoint latest   exact answers by style and length
+uv run apps/predictor --math gsm8k=FILE.jsonl --checkpoint RUN    word problems, answered by a GPT of apps/pretrain
 """
 
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import asking
 import scoring
+import word_problems
 
 from gpt_core.config import load_config
 from gpt_core.distributed import distributed
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
 
-COMMANDS = {"--ask": asking.main, "--evaluate": scoring.main}
+COMMANDS = {"--ask": asking.main, "--evaluate": scoring.main, "--math": word_problems.main}
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +29,7 @@ def main(argv: list[str]) -> int:
         if command is not None:
             return command(argv[1:])
     if {"-h", "--help"} & set(argv):
-        print(f"{__doc__}\n--ask --help and --evaluate --help say what these two take. Training:\n")
+        print(f"{__doc__}\n--ask --help, --evaluate --help and --math --help say what these take. Training:\n")
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
     config = load()
