@@ -18,6 +18,12 @@ def test_true_tags_of_every_style_give_the_plans_that_were_drawn():
     assert torch.equal(read.plans.count, drawn.plans.count)
 
 
+def test_long_numbers_in_words_and_digits_are_read_too():
+    drawn = sample(Law(min_ops=0, max_ops=2, max_digits=6, max_decimals=6), 300, seed=8)
+    read = decode(drawn.layout.tags, max_digits=6)
+    assert not read.invalid.any() and read.plans.fractions() == drawn.plans.fractions()
+
+
 def test_the_batch_and_its_padding_do_not_matter():
     drawn = sample(Law(min_ops=0, max_ops=5), 8, seed=6)
     together = decode(drawn.layout.tags, max_digits=4).plans.expressions()
@@ -92,7 +98,9 @@ def test_valid_rows_have_no_complaint():
     assert decode(tags_of("2+3"), max_digits=4).complaint(0) is None
 
 
-@pytest.mark.parametrize("change", ["same place twice", "rising", "a gap after the point", "no units", "no digits"])
+@pytest.mark.parametrize(
+    "change", ["same place twice", "rising", "a gap after the point", "no units", "no digits", "skipped", "high"]
+)
 def test_digits_that_make_no_number_are_no_number(change):
     tags = tags_of("5+12.34")
     if change == "same place twice":
@@ -101,6 +109,10 @@ def test_digits_that_make_no_number_are_no_number(change):
         tags[0, 3, PLACE] = 1
     elif change == "a gap after the point":
         tags[0, 6, PLACE] += 1
+    elif change == "skipped":  # 12.34 as 1_2.34
+        tags[0, 2, PLACE] = 1
+    elif change == "high":  # 5 as 50
+        tags[0, 0, PLACE] = 3
     elif change == "no units":
         tags[0, 2:4, PLACE] = 0
     else:

@@ -137,7 +137,11 @@ def _first_problem(
     last_exponent = torch.where(same, exponent.gather(1, earlier.clamp(min=0)), 99)
     tens = value.gather(1, earlier.clamp(min=0)) >= 20  # classes: 20 is the first of the tens
     units = (value >= 1) & (value <= 9)
-    descends = (exponent < last_exponent) | (same & tens & units & (exponent == last_exponent))
+    joined = same & tens & units & (exponent == last_exponent)
+    skips = same & (earlier == token - 1) & ~joined & (exponent != last_exponent - 1)  # no "hundred" in between
+    unsaid = within & (value >= 10) & ((exponent < 0) | (exponent % 3 != 0))  # twelve stands at units or thousands
+    unsaid |= within & operand & (exponent > 0)  # ends with a digit, but not at the units
+    descends = (exponent < last_exponent) | joined
     gap = (exponent < 0) & (last_exponent > exponent + 1) & ~((exponent == -1) & same)
     any_digit = _since_last(within, operand, token)
 
@@ -147,7 +151,7 @@ def _first_problem(
         (Problem.UNOPENED, closes & (depth < 0)),
         (Problem.UNCLOSED, opens & (depth == _least_later(depth))),
         (Problem.NO_DIGITS, operand & ~any_digit),
-        (Problem.DIGITS, (digit & ~within) | (within & (~descends | gap))),
+        (Problem.DIGITS, (digit & ~within) | (within & (~descends | gap | skips)) | unsaid),
     ]
     problem = torch.zeros(B, dtype=torch.int64, device=role.device)
     place = torch.full((B,), T, dtype=torch.int64, device=role.device)
