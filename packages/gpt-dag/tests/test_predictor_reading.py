@@ -74,6 +74,7 @@ def test_answers_are_exact_and_in_the_order_of_the_texts():
         ("  ", "there is no expression", 0),
         ("2 + banana", "unknown word 'banana'", 4),
         ("2 + $3", "unknown character '$'", 4),
+        ("2 + 2 = 4", "an expression has no '='", 6),
         ("2 +", "the expression ends where an operand should follow", 2),
         ("2 + (3", "this parenthesis is never closed", 4),
         ("2 * * 3", "a number or an open parenthesis should stand here", 4),

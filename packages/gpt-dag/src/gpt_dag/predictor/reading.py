@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,17 +15,12 @@ from gpt_dag.plans import Plans
 from gpt_dag.predictor.decode import Prediction, decode
 from gpt_dag.predictor.model import PredictorOnlyModel
 from gpt_dag.tags import ROLE, Role
+from gpt_dag.tokens import WordTokenizer
 
 BATCH_TOKENS = 16384
 """Padded tokens of one forward pass."""
 LONGEST = 4096
 """Tokens of one text."""
-
-
-class WordTokens(Protocol):
-    """What is asked of a tokenizer: `gpt_dag.tokens.WordTokenizer`."""
-
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Reading:
         return self.values[-1] if self.values else None
 
 
-def read(model: PredictorOnlyModel, tokenizer: WordTokens, texts: Sequence[str]) -> list[Reading]:
+def read(model: PredictorOnlyModel, tokenizer: WordTokenizer, texts: Sequence[str]) -> list[Reading]:
     """Read each text; what cannot be read is a Reading with its problem, never an exception and never a guess."""
     readings: dict[int, Reading] = {}
     encoded: dict[int, tuple[list[int], list[tuple[int, int]]]] = {}
@@ -61,6 +55,9 @@ def read(model: PredictorOnlyModel, tokenizer: WordTokens, texts: Sequence[str])
             continue
         if not ids:
             readings[i] = Reading(text, problem="there is no expression", position=0)
+        elif tokenizer.equals_id in ids:  # a token of the vocabulary that no expression has
+            position = offsets[ids.index(tokenizer.equals_id)][0]
+            readings[i] = Reading(text, problem="an expression has no '='", position=position)
         elif len(ids) > LONGEST:
             problem = f"the text has {len(ids)} tokens, more than {LONGEST}"
             readings[i] = Reading(text, problem=problem, position=offsets[LONGEST][0])
