@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--unit-seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1000, help="of each sequence model; a step is 64 rows")
     parser.add_argument("--rows", type=int, default=200, help="test rows per number of operations")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -73,9 +74,9 @@ def main() -> None:
     print(f"seeds of {options.unit_seeds} that succeed; {time.process_time() - start:.0f} CPU s\n", flush=True)
 
     rows, figures = [], {}
-    for name, make in METHODS.items():
+    for name in options.methods:
         torch.manual_seed(0)
-        method = make()
+        method = METHODS[name]()
         start = time.process_time()
         for step in range(options.steps):
             ids, plans = draw(key_of(1, step), "train", LAW)
@@ -259,6 +260,7 @@ def with_reader() -> Characters:
     """A GPT with a DAG, and the training of its predictor first: its cost is printed beside."""
     start = time.process_time()
     kwargs = {"vocab_size": WORDS.vocab_size, "mixer": "conv", "n_layer": 4, "n_embd": 64, "window": 2}
+    kwargs |= {name: LAW[name] for name in ("max_digits", "max_decimals")}  # what a place means depends on them
     model, loss = predictor(**kwargs), tag_loss()
     data = expressions(CONTEXT, BATCH, seed=0, prefetch=0, **LAW).train
     optimizer = normuon(model, learning_rate=0.02, adamw_learning_rate=5e-3)
