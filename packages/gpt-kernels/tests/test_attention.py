@@ -262,3 +262,39 @@ def test_document_boundaries_need_one_row_and_no_mask(shape, mask):
     mask = torch.ones(4, 4, dtype=torch.bool) if mask else None
     with pytest.raises(ValueError, match=r"cu_seqlens needs one row"):
         attention(q, k, v, mask=mask, cu_seqlens=torch.tensor([0, 4], dtype=torch.int32))
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(torch.float16, 120.0), (torch.bfloat16, 3.0)])
+def test_scores_of_half_precision_are_float32(dtype, factor):
+    """120 · 120 · 64 leaves float16, and bfloat16 has 8 bits: the products must not be rounded before the softmax."""
+    q, k, v = tensors((1, 2, 2, 6, 6, 64), torch.float32)
+    x = [(factor * q).to(dtype), (factor * k).to(dtype), v.to(dtype)]
+    exact = attention(*(t.double() for t in x), backend="manual")
+    for autocast in (False, True):
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            out = attention(*x, backend="manual").double()
+        assert (out - exact).abs().max() < 0.02
+
+
+def test_autocast_decides_the_dtype():
+    q, k, v = tensors((1, 4, 2, 6, 6, 16), torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        for backend in ("sdpa", "manual"):
+            assert attention(q.bfloat16(), k.bfloat16(), v, backend=backend).dtype == torch.bfloat16
+
+
+def test_no_tokens_at_all():
+    q, k, v = tensors((1, 4, 2, 0, 0, 8))
+    ends = torch.zeros(2, dtype=torch.int32)
+    assert attention(q, k, v, cu_seqlens=ends).shape == q.shape
+
+
+def test_values_of_another_width(monkeypatch):
+    import gpt_kernels.ops.attention as op
+
+    monkeypatch.setattr(op, "_is_ampere", lambda x: True)
+    q, k, v = tensors((1, 4, 2, 6, 6, 16), torch.bfloat16)
+    wide = torch.cat([v, v], -1)
+    torch.testing.assert_close(
+        attention(q, k, wide, window=2)[..., 16:], attention(q, k, v, window=2, backend="sdpa"), atol=2e-3, rtol=0.02
+    )

@@ -53,8 +53,8 @@ def case(shape, options, dtype):
     if options.get("mask"):
         options["mask"] = (torch.rand(B, 1, T, S, generator=generator) < 0.7).to(DEVICE)
         options["mask"][0, 0, 0] = False  # a query that sees nothing
-    if shape == SHAPES["packed"]:
-        options["cu_seqlens"] = torch.tensor(ENDS, dtype=torch.int32, device=DEVICE)
+    if shape == SHAPES["packed"]:  # int64 is taken too; the kernels want int32
+        options["cu_seqlens"] = torch.tensor(ENDS, dtype=torch.int64, device=DEVICE)
     return tensors, options
 
 
@@ -189,6 +189,7 @@ def test_what_flash_attn_is_given(monkeypatch, backend, shape, options):
 
     def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, **options):
         assert max_seqlen_q == max_seqlen_k == q.shape[0] and cu_seqlens_q is cu_seqlens_k
+        assert cu_seqlens_q.dtype == torch.int32
         options.pop("dropout_p", None)
         scale = options.pop("softmax_scale")
         return varlen_by_definition(q, k, v, cu_seqlens_q, scale=scale, **options)
@@ -269,6 +270,29 @@ def test_flex_says_that_it_has_no_gradients_on_cpus():
     tensors, _ = case(SHAPES["square"], {}, torch.float32)
     with pytest.raises(ValueError, match="no gradients on CPUs"):
         attention(*(x.cpu() for x in tensors), backend="flex")
+
+
+def test_flex_is_compiled_anew_for_each_kind_of_call(monkeypatch):
+    """As CUDA tensors have it, where torch compiles one function eight times at most."""
+    from gpt_kernels.ops.attention_backends import flex
+
+    asked = []
+    monkeypatch.setattr(flex, "_compiled", lambda function, kind: asked.append(kind) or function)
+    monkeypatch.setattr(flex, "_run", lambda device, kind: flex._compiled(flex._attend, kind))
+    for shape, options in ((SHAPES["square"], {}), (SHAPES["square"], {"softcap": 2.0}), (SHAPES["packed"], {})):
+        for window in (None, 5):
+            tensors, chosen = case(shape, options | {"window": window}, torch.float32)
+            attention(*(x.detach() for x in tensors), **chosen, backend="flex")
+    assert len(set(asked)) == 6
+
+
+def test_a_mask_kept_in_inference_mode_trains_later():
+    from gpt_kernels.ops.attention_backends import flex
+
+    flex._kept_block_mask.cache_clear()
+    with torch.inference_mode():
+        kept = flex._kept_block_mask(5, 64, 64, torch.device("cpu"))
+    assert not kept.kv_num_blocks.is_inference()
 
 
 @pytest.mark.slow

@@ -22,6 +22,16 @@ def test_operations_compile_to_one_graph():
     torch.testing.assert_close(compiled(*arguments), step(*arguments))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"causal": False}, {"window": 3}, {"softcap": 4.0}])
+def test_attention_compiles_for_any_length(options):
+    torch.compiler.reset()  # torch counts how often it compiled a function
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
+    for T in (9, 12, 7, 1):
+        q, k, v = (torch.randn(2, heads, T, 8) for heads in (4, 2, 2))
+        torch.testing.assert_close(compiled(q, k, v, **options), attention(q, k, v, **options))
+
+
 def test_importing_the_package_imports_neither_the_compiler_nor_triton():
     """Seven seconds of CPU that a run which compiles nothing would pay."""
     names = "gpt_kernels, gpt_kernels.testing, gpt_kernels.bench.case"

@@ -109,7 +109,11 @@ def measure(case: Case, setting: Setting, ceiling: Ceiling, *, compile: bool, re
     from .goals import judge
 
     sides: dict[str, Callable[..., Tensor] | str] = {"reference": case.reference}
-    sides["compiled reference"] = torch.compile(case.reference) if compile else "--compile was not given"
+    if compile:  # each case anew: from its second shape on, torch would compile a function for any shape
+        torch.compiler.reset()
+        sides["compiled reference"] = torch.compile(case.reference, dynamic=False)
+    else:
+        sides["compiled reference"] = "--compile was not given"
     sides |= {"gpt_kernels": case.ours, **case.peers}
     if setting.device.type != "cuda":
         sides["triton"] = "no CUDA device"

@@ -14,7 +14,7 @@ from .attention_masks import attention_mask as attention_mask
 from .attention_masks import check_cu_seqlens, check_mask, check_window
 from .attention_masks import document_mask as document_mask
 from .checks import check_floats, check_one_dtype
-from .dispatch import HAS_TRITON
+from .dispatch import HAS_TRITON, autocast_dtype, autocast_together
 
 _FLASH = ("flash_attn_2", "flash_attn_3", "flash_attn_4")
 ATTENTION_BACKENDS = ("auto", "sdpa", "manual", "varlen", "flex", *_FLASH)
@@ -60,7 +60,10 @@ def attention(
     backend whose package is absent.
     """
     _check_tensors(q_BHTK, k_BGSK, v_BGSK)
+    q_BHTK, k_BGSK, v_BGSK = autocast_together(q_BHTK, k_BGSK, v_BGSK)
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
+    if backend == "auto" and v_BGSK.shape[3] != k_BGSK.shape[3]:  # not every kernel has values of another width
+        backend = "manual" if softcap else "sdpa"
     chosen = attention_backend(
         q_BHTK,
         k_BGSK,
@@ -116,7 +119,7 @@ def attention_backend(
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> str:
-    """Name of the backend that `attention` runs for these arguments.
+    """Name of the backend that `attention` runs for these arguments, with values as wide as the keys.
 
     auto      On CUDA (Ampere and later): varlen for packed documents and for windows, in half precision; flex for
               these in float32, and for soft caps; sdpa for the rest, and for decoding. Elsewhere sdpa, or manual where
@@ -171,17 +174,18 @@ def _automatic(
         return plain
     if not softcap and (not limited or mask is not None or T != S):
         return plain
-    half = q_BHTK.dtype in (torch.float16, torch.bfloat16)
+    dtype = autocast_dtype(q_BHTK)
+    half = dtype in (torch.float16, torch.bfloat16)
     if not softcap and half and K % 8 == 0 and K <= 256 and (scale is None or scale > 0):
         return "varlen"
-    fits_flex = HAS_TRITON and 16 <= K <= 256 and q_BHTK.dtype != torch.float64
+    fits_flex = HAS_TRITON and 16 <= K <= 256 and dtype != torch.float64
     return "flex" if fits_flex else plain
 
 
 def _is_ampere(x: Tensor) -> bool:
     """A plain tensor on a GPU that varlen and flex have kernels for."""
     plain = type(x) in (Tensor, torch.nn.Parameter)
-    return plain and x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    return plain and x.is_cuda and torch.cuda.get_device_properties(x.device).major >= 8
 
 
 def _check_heads(q: Tensor, k: Tensor) -> None:

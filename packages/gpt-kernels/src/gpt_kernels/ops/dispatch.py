@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -44,8 +45,18 @@ def fuses_elsewhere() -> bool:
 
 def autocast_together(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the dtype that autocast asks of matrix products; as they are where it is off."""
-    device = tensors[0].device.type
-    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors)
+    return tuple(tensor.to(autocast_dtype(tensor)) for tensor in tensors)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """What autocast makes of a factor of a matrix product; its own dtype where autocast is off."""
+    device = x.device.type
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return x.dtype
+    return torch.get_autocast_dtype(device)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Autocast is an order to all products; those inside have a dtype of their own."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from . import symmetric
+from .dispatch import without_autocast
 
 Coefficients = tuple[float, float, float]
 Form = Literal["direct", "gram"]
@@ -122,10 +122,8 @@ def _orthogonalize(
     x_KMN = input_KMN.reshape(math.prod(input_KMN.shape[:-2]), M, N)
     # A CPU takes as many matrices at a time as it has threads: what passes between products stays in its caches.
     at_once = torch.get_num_threads() if eager_cpu else max(len(x_KMN), 1)
-    # Autocast is an order to all products; those here have a dtype of their own.
-    ours = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
     parts = []
-    with ours:
+    with without_autocast(input_KMN):
         for part_KMN in x_KMN.split(at_once):
             # In float32 or wider, and before the conversion: the squares of 300 leave float16.
             wide = torch.promote_types(part_KMN.dtype, torch.float32)

@@ -40,8 +40,8 @@ def rotary_kernel(
     BK: tl.constexpr,
 ):
     """BT tokens of one head: (a, b) to (a cos − b sin, a sin + b cos), sin times `sign`; other channels are kept."""
-    h, b = (tl.program_id(1) % H).to(tl.int64), (tl.program_id(1) // H).to(tl.int64)
-    token = (tl.program_id(0) * BT + tl.arange(0, BT)).to(tl.int64)[:, None]
+    h, b = (tl.program_id(0) % H).to(tl.int64), (tl.program_id(0) // H).to(tl.int64)
+    token = (tl.program_id(1) * BT + tl.arange(0, BT)).to(tl.int64)[:, None]
     pair = tl.arange(0, BK // 2)[None, :]
     x += b * x_b + h * x_h + token * x_t
     out += b * out_b + h * out_h + token * out_t
@@ -80,7 +80,7 @@ def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool, backwar
     BK = triton.next_power_of_2(K)
     BT = max(1, min(4096 // BK, triton.next_power_of_2(T)))
     with on_device_of(x):
-        rotary_kernel[(triton.cdiv(T, BT), B * H)](
+        rotary_kernel[(B * H, triton.cdiv(T, BT))](  # CUDA has at most 65535 programs in the second dimension
             x,
             cos,
             sin,

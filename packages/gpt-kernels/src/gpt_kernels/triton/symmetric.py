@@ -44,13 +44,15 @@ def symmetric_kernel(
 ):
     """out = alpha · x y + beta · addend; x_b, x_s, x_k: strides of x, and so on; out (B, S, S) is contiguous."""
     # The triangle's tiles are counted row by row: those of a row share their rows of x.
-    tile = tl.program_id(0)
+    rows = tl.cdiv(S, T)
+    tiles = rows * (rows + 1) // 2
+    tile = tl.program_id(0) % tiles
     i = ((tl.sqrt((8 * tile + 1).to(tl.float32)) - 1) / 2).to(tl.int32)
     i -= tl.where(i * (i + 1) // 2 > tile, 1, 0)  # the root may be rounded either way
     i += tl.where((i + 1) * (i + 2) // 2 <= tile, 1, 0)
     j = tile - i * (i + 1) // 2
-    b = tl.program_id(1).to(tl.int64)
-    row, column, k = i * T + tl.arange(0, T), j * T + tl.arange(0, T), tl.arange(0, TK)
+    b = (tl.program_id(0) // tiles).to(tl.int64)  # one dimension: the second holds 65535 at most
+    row, column, k = i * T + tl.arange(0, T), j * T + tl.arange(0, T), tl.arange(0, TK).to(tl.int64)
     # Beyond the edge the first rows are read again, which needs no mask; they are not stored.
     x_at = x + b * x_b + (row % S).to(tl.int64)[:, None] * x_s + k[None, :] * x_k
     y_at = y + b * y_b + (column % S).to(tl.int64)[:, None] * y_s + k[None, :] * y_k
@@ -100,7 +102,7 @@ def symmetric_product(x: Tensor, y: Tensor, addend: Tensor | None, alpha: float,
         rows = triton.cdiv(S, tiles.M)
         addend_strides = (0, 0, 0) if addend_BSS is None else addend_BSS.stride()
         with on_device_of(x):
-            symmetric_kernel[(rows * (rows + 1) // 2, B)](
+            symmetric_kernel[(B * rows * (rows + 1) // 2,)](
                 x_BSK,
                 y_BKS,
                 addend_BSS,

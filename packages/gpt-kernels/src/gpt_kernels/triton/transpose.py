@@ -23,10 +23,10 @@ def transpose_kernel(
     x, y, out, M, N, x_b, x_m, x_n, y_b, y_n, y_m, ADD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
 ):
     """out[n, m] = x[m, n] (+ y[n, m]); x_b, x_m, x_n: strides of x, and so for y; out (B, N, M) is contiguous."""
-    tiles_n = tl.cdiv(N, BN)
-    m = (tl.program_id(0) // tiles_n * BM + tl.arange(0, BM)).to(tl.int64)
+    tiles_m, tiles_n = tl.cdiv(M, BM), tl.cdiv(N, BN)
+    b = (tl.program_id(0) // (tiles_m * tiles_n)).to(tl.int64)  # one dimension: the second holds 65535 at most
+    m = (tl.program_id(0) // tiles_n % tiles_m * BM + tl.arange(0, BM)).to(tl.int64)
     n = (tl.program_id(0) % tiles_n * BN + tl.arange(0, BN)).to(tl.int64)
-    b = tl.program_id(1).to(tl.int64)
     inside = (m < M)[:, None] & (n < N)[None, :]
     turned = tl.trans(tl.load(x + b * x_b + m[:, None] * x_m + n[None, :] * x_n, mask=inside, other=0))
     inside = (n < N)[:, None] & (m < M)[None, :]
@@ -45,7 +45,7 @@ def _launch(x: Tensor, y: Tensor | None) -> Tensor:
     y_BNM = None if y is None else y.reshape(B, N, M)
     BM, BN, warps = (64, 128, 8) if y is None else (32, 32, 4)
     y_strides = (0, 0, 0) if y_BNM is None else y_BNM.stride()
-    grid = (triton.cdiv(M, BM) * triton.cdiv(N, BN), B)
+    grid = (B * triton.cdiv(M, BM) * triton.cdiv(N, BN),)
     with on_device_of(x):
         transpose_kernel[grid](
             x_BMN, y_BNM, out, M, N, *x_BMN.stride(), *y_strides, ADD=y is not None, BM=BM, BN=BN, num_warps=warps

@@ -49,10 +49,11 @@ def flash(
         out = package.flash_attn_func(*(x.transpose(1, 2) for x in (q_BHTK, k_BGSK, v_BGSK)), **options)
         return _first(out).transpose(1, 2)
     longest = q_BHTK.shape[2] if max_seqlen is None else max_seqlen
+    ends = cu_seqlens.int()
     out = package.flash_attn_varlen_func(
         *(tokens(x) for x in (q_BHTK, k_BGSK, v_BGSK)),
-        cu_seqlens_q=cu_seqlens,
-        cu_seqlens_k=cu_seqlens,
+        cu_seqlens_q=ends,
+        cu_seqlens_k=ends,
         max_seqlen_q=longest,
         max_seqlen_k=longest,
         **options,

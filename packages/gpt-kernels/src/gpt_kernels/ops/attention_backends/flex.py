@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def flex(
     def cap(score: Tensor, b: Tensor, h: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return bound * torch.tanh(score / bound)
 
-    out = _run(device)(
+    kind = (bool(softcap), causal, window is None, mask is None, cu_seqlens is None)
+    out = _run(device, kind)(
         q_BHTK,
         k_BGSK,
         v_BGSK,
@@ -81,25 +83,37 @@ def _fixed_block_mask(causal: bool, window: int | None, T: int, S: int, device: 
 
 @lru_cache(maxsize=32)
 def _kept_block_mask(window: int | None, T: int, S: int, device: torch.device) -> BlockMask:
-    """Causal masks depend on sizes alone: every layer and step has the same."""
-    return _made(_rule(True, window, T, S, None, None), None, None, T, S, device)
+    """Causal masks depend on sizes alone: every layer and step has the same, an evaluation in inference mode too."""
+    with torch.inference_mode(False):
+        return _made(_rule(True, window, T, S, None, None), None, None, T, S, device)
 
 
 def _made(rule: Any, B: int | None, H: int | None, T: int, S: int, device: torch.device) -> BlockMask:
     """On CUDA by a compiled function: the other way holds T × S answers."""
-    make = create_block_mask if torch.compiler.is_compiling() or device.type == "cpu" else _compiled_create()
+    make = create_block_mask
+    if not torch.compiler.is_compiling() and device.type != "cpu":
+        make = _compiled(_create, tuple(cell.cell_contents is None for cell in rule.__closure__))
     return make(rule, B, H, T, S, device=device)
 
 
-def _run(device: torch.device) -> Callable[..., Any]:
-    return flex_attention if torch.compiler.is_compiling() or device.type == "cpu" else _compiled_flex()
+def _run(device: torch.device, kind: tuple[bool, ...]) -> Callable[..., Any]:
+    if torch.compiler.is_compiling() or device.type == "cpu":
+        return flex_attention
+    return _compiled(_attend, (*kind, torch.is_grad_enabled()))
+
+
+def _attend(*args: Any, **options: Any) -> Any:
+    return flex_attention(*args, **options)
+
+
+def _create(*args: Any, **options: Any) -> BlockMask:
+    return create_block_mask(*args, **options)
 
 
 @cache
-def _compiled_flex() -> Callable[..., Any]:
-    return torch.compile(flex_attention)
-
-
-@cache
-def _compiled_create() -> Callable[..., Any]:
-    return torch.compile(create_block_mask)
+def _compiled(function: Any, kind: tuple[bool, ...]) -> Callable[..., Any]:
+    """`function` compiled anew for each kind of call. torch compiles the code of one function at most eight times; from
+    then on FlexAttention would run as written, with T × S scores in memory. fullgraph: then it raises instead.
+    """
+    copy = FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+    return torch.compile(copy, fullgraph=True)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..dispatch import without_autocast
+
 
 def manual(
     q_BHTK: Tensor,
@@ -24,9 +26,9 @@ def manual(
         k_BGSK = k_BGSK.repeat_interleave(repeat, 1)
         v_BGSK = v_BGSK.repeat_interleave(repeat, 1)
     scale = 1 / math.sqrt(q_BHTK.shape[-1]) if scale is None else scale
-    score_BHTS = (q_BHTK @ k_BGSK.transpose(-2, -1)) * scale
-    if score_BHTS.dtype in (torch.float16, torch.bfloat16):
-        score_BHTS = score_BHTS.float()
+    wide = torch.promote_types(q_BHTK.dtype, torch.float32)  # products of 120 and 120 leave float16
+    with without_autocast(q_BHTK):
+        score_BHTS = (q_BHTK.to(wide) @ k_BGSK.to(wide).transpose(-2, -1)) * scale
     if softcap:
         score_BHTS = softcap * torch.tanh(score_BHTS / softcap)
     if mask is not None:

@@ -21,11 +21,15 @@ def sdpa(
     mask: Tensor | None,
     dropout: float,
 ) -> Tensor:
-    """torch's fused attention; its own is_causal is right only for T == S, other cases pass a mask."""
+    """torch's fused attention; its own is_causal is right only for T == S, other cases pass a mask.
+
+    Its options must be bools also where torch.compile traces sizes as symbols: comparing those gives a symbol too.
+    """
     T, S = q_BHTK.shape[2], k_BGSK.shape[2]
-    is_causal = causal and T == S and window is None and mask is None and T > 1
+    is_causal = True if causal and T == S and window is None and mask is None and T > 1 else False  # noqa: SIM210
     if not is_causal:
         mask = attention_mask(T, S, causal=causal, window=window, mask=mask, device=q_BHTK.device)
+    grouped = True if q_BHTK.shape[1] != k_BGSK.shape[1] else False  # noqa: SIM210
     return F.scaled_dot_product_attention(
         q_BHTK,
         k_BGSK,
@@ -34,7 +38,7 @@ def sdpa(
         dropout_p=dropout,
         is_causal=is_causal,
         scale=scale,
-        enable_gqa=q_BHTK.shape[1] != k_BGSK.shape[1],
+        enable_gqa=grouped,
     )
 
 
@@ -50,7 +54,7 @@ def sdpa_by_document(
 ) -> Tensor:
     """Each document on its own: the scores of different documents are never worked out."""
     ends = cu_seqlens.tolist()
-    lengths = [b - a for a, b in itertools.pairwise(ends) if b > a]
+    lengths = [b - a for a, b in itertools.pairwise(ends) if b > a] or [0]
     parts = zip(*(x.split(lengths, 2) for x in (q_BHTK, k_BGSK, v_BGSK)), strict=True)
     outs = [sdpa(q, k, v, causal, _shorter(window, q.shape[2]), scale, None, dropout) for q, k, v in parts]
     return torch.cat(outs, 2)

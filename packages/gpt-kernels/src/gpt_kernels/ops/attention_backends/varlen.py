@@ -29,7 +29,7 @@ def varlen(
 ) -> Tensor:
     """Documents that cu_seqlens bounds in a single row; without it every row is one document."""
     B, H, T, K = q_BHTK.shape
-    ends = row_ends(B, T, q_BHTK.device) if cu_seqlens is None else cu_seqlens
+    ends = row_ends(B, T, q_BHTK.device) if cu_seqlens is None else cu_seqlens.int()
     longest = T if max_seqlen is None else max_seqlen
     options: dict[str, Any] = {"enable_gqa": True} if TAKES_GROUPS and k_BGTK.shape[1] != H else {}
     if k_BGTK.shape[1] != H and not options:
