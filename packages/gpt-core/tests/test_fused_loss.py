@@ -182,6 +182,11 @@ def other_head(model):
     model.head.weight = weight
 
 
+def own_forward(model):
+    forward = model.head.forward
+    model.head.forward = lambda x: 2 * forward(x)
+
+
 def subclass(model):
     class Doubled(GPT):
         def logits(self, x_BTD):
@@ -190,7 +195,7 @@ def subclass(model):
     model.__class__ = Doubled
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_head, other_head, subclass])
+@pytest.mark.parametrize("change", [hooked, hooked_head, other_head, own_forward, subclass])
 def test_a_hand_in_the_logits_is_not_passed_over(change):
     model, inputs = build(weight_tying=False), batch()
     before = model(inputs[0])
@@ -259,3 +264,16 @@ def test_models_and_losses_that_need_all_logits(model, loss, name):
         assert not chosen.fused and name in chosen.why
     with pytest.raises(ValueError, match=rf"fused_loss is true, but {name} only works with all logits"):
         decide(True, model, loss)
+
+
+def test_a_loss_that_judges_logits_otherwise_keeps_them():
+    class Halved(losses.Autoregressive):
+        def __call__(self, logits, targets, /, accuracy=False):
+            sums = super().__call__(logits, targets, accuracy)
+            return sums._replace(objective=sums.objective / 2)
+
+    class Named(losses.Autoregressive):
+        name = "the same"
+
+    assert not decide("auto", on_meta(50304), Halved()).fused
+    assert decide("auto", on_meta(50304), Named()).fused

@@ -17,7 +17,7 @@ def is_just(module: nn.Module | None, kind: type[nn.Module]) -> bool:
 
     Only then may a fused operation take its parameters. Float8 conversion and adapters put other classes there.
     """
-    if type(module) is not kind or module is None:
+    if type(module) is not kind or module is None or "forward" in module.__dict__:
         return False
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return not any(hooks)

@@ -36,7 +36,7 @@ def choose(
     """
     head_weight: Any = getattr(model, "head_weight", None)
     weight_VD = head_weight and head_weight()
-    if weight_VD is None or not isinstance(loss, FusedLoss):
+    if weight_VD is None or not _is_fused(loss):
         lacking = type(model if weight_VD is None else loss).__name__
         if setting is True:
             raise ValueError(
@@ -51,3 +51,11 @@ def choose(
     if device.type == "cpu" and dtype == torch.float32 and linear_backend(weight_VD, weight_VD) == "onednn":
         return LossChoice(False, "from all logits: this processor multiplies them faster at once, with oneDNN")
     return LossChoice(True, f"fused with the head: never all logits of {rows} rows x {vocabulary} tokens")
+
+
+def _is_fused(loss: Loss) -> bool:
+    """Whether the loss has both forms from one class: who overrides how logits are judged means the fused form too."""
+    if not isinstance(loss, FusedLoss):
+        return False
+    says = lambda name: next(kind for kind in type(loss).__mro__ if name in vars(kind))
+    return says("__call__") is says("of_hidden")
