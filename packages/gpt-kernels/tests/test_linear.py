@@ -86,6 +86,18 @@ def test_autocast_decides_the_dtype():
         assert linear(x, weight).dtype == torch.bfloat16
 
 
+def test_second_derivatives_are_those_of_torch():
+    tensors = [t.float() for t in arguments((20, 6), 8, bias=True)]
+
+    def of_the_penalty(function):
+        x, weight, bias = (t.clone().requires_grad_() for t in tensors)
+        first = torch.autograd.grad(function(x, weight, bias).sum(), (x, weight), create_graph=True)  # grad is constant
+        return torch.autograd.grad(sum(g.square().sum() for g in first), (x, weight))
+
+    for ours, theirs in zip(of_the_penalty(linear), of_the_penalty(F.linear), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_traces_without_a_graph_break():
     tensors = [t if t is None else t.float() for t in arguments((32, 8), 4, bias=True)]
     leaves = [t.clone().requires_grad_() for t in tensors]

@@ -66,6 +66,13 @@ def test_autocast_decides_the_dtype_of_the_products():
     assert [tensor.grad.dtype for tensor in tensors] == [torch.float32] * 3
 
 
+def test_a_second_derivative_is_refused():
+    tensors, _ = arguments((3, 4), 6, 5, torch.float32)
+    out = relu2_mlp(*(tensor.requires_grad_() for tensor in tensors)).sum()
+    with pytest.raises(RuntimeError, match="relu2_mlp is differentiable once"):
+        torch.autograd.grad(out, tensors, create_graph=True)
+
+
 def test_wrong_shapes_are_refused():
     (x, up, down), _ = arguments((3, 4), 6, 5, torch.float32)
     with pytest.raises(ValueError, match=r"got \(3, 4\), \(6, 4\) and \(5, 6\); a weight of nn.Linear"):
@@ -130,6 +137,15 @@ def test_operator_is_registered_right():
 
     tensors, _ = arguments((4, 8), 16, 8, torch.bfloat16)
     check_operator(operator, *(tensor.requires_grad_() for tensor in tensors))
+
+
+@triton
+def test_a_second_derivative_of_the_kernels_is_refused():
+    tensors, _ = arguments((4, 8), 16, 8, torch.bfloat16)
+    leaves = [tensor.requires_grad_() for tensor in tensors]
+    grads = torch.autograd.grad(fused(*leaves).sum(), leaves, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        torch.autograd.grad(sum(grad.square().sum() for grad in grads), leaves)
 
 
 @triton

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_linear, check_one_dtype
+from .derivatives import is_differentiated_again
+from .dispatch import are_plain
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether this build of torch has oneDNN; a fact of the build, not of the machine."""
@@ -29,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x Wᵀ + b, for x (..., I), weight (O, I), bias (O,); returns (..., O).
 
     The same as `torch.nn.functional.linear`, which is the reference. Under autocast the dtype follows autocast.
-    The oneDNN path is differentiable once. Raises ValueError for shapes and dtypes that do not fit.
+    Differentiable as often as that one. Raises ValueError for shapes and dtypes that do not fit.
     """
     check_linear("linear", x, weight, bias)
     check_one_dtype("linear", x, weight)
@@ -40,9 +42,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def linear_backend(x: Tensor, weight: Tensor) -> str:
     """Which path `linear` takes for these arguments: "onednn" (float32 on a CPU with AVX-512) or "torch"."""
-    plain = isinstance(x, Tensor) and type(weight) in (Tensor, torch.nn.Parameter)  # no DTensor or other subclass
-    fits = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.dim() >= 2
-    if not (plain and fits) or x.numel() < MIN_ROWS * x.shape[-1]:
+    fits = x.device.type == "cpu" and x.dim() >= 2 and are_plain((x, weight), (torch.float32,))
+    if not fits or x.numel() < MIN_ROWS * x.shape[-1]:
         return "torch"
     if torch.is_autocast_enabled("cpu") or not PREFER_ONEDNN:
         return "torch"
@@ -80,11 +81,12 @@ class _OneDNNLinear(torch.autograd.Function):
         ctx.has_bias = bias is not None
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
         x, weight = ctx.saved_tensors
         need_x, need_weight, _ = ctx.needs_input_grad
         grad_NO, x_NI = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        grad_x = _product(grad_NO, weight.t()).view_as(x) if need_x else None
-        grad_weight = _product(grad_NO.t(), x_NI.t()) if need_weight else None
+        product = F.linear if is_differentiated_again() else _product
+        grad_x = product(grad_NO, weight.t()).view_as(x) if need_x else None
+        grad_weight = product(grad_NO.t(), x_NI.t()) if need_weight else None
         return grad_x, grad_weight, grad_NO.sum(0) if ctx.has_bias else None

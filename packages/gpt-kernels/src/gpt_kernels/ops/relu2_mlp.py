@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_floats, check_one_dtype
+from .derivatives import differentiable_once
 from .dispatch import autocast_together, fits_triton
 from .linear import _product, linear_backend
 
@@ -62,7 +63,7 @@ class _KeepingPost(torch.autograd.Function):
         return _times(post_MF, down.mT).view(*x.shape[:-1], down.shape[1])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once("relu2_mlp")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, up, down, post_MF = ctx.saved_tensors
         need_x, need_up, need_down = ctx.needs_input_grad
