@@ -15,6 +15,7 @@ from gpt_kernels import (
     cross_entropy_backend,
     linear_cross_entropy,
     linear_cross_entropy_and_lse,
+    linear_cross_entropy_reference,
     softcap,
 )
 from gpt_kernels import linear_cross_entropy_backend as backend_of
@@ -165,6 +166,11 @@ def test_no_target_at_all_is_nan_as_in_torch():
     ignored = torch.full_like(targets, IGNORED)
     assert linear_cross_entropy(x, weight, ignored).isnan() and cross_entropy(x @ weight.t(), ignored).isnan()
     assert linear_cross_entropy(x, weight, ignored, reduction="sum") == 0
+    for options in ({}, {"z_loss": 0.1, "softcap": 2.0}):
+        for function in (linear_cross_entropy, linear_cross_entropy_reference):
+            leaves = [t.clone().requires_grad_() for t in (x, weight)]
+            for grad in torch.autograd.grad(function(*leaves, ignored, **options), leaves):
+                assert not grad.count_nonzero()
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
@@ -230,11 +236,23 @@ def test_chunks_are_about_equal_and_hold_as_many_logits_as_they_may(N, V):
     assert count == 1 or rows == 64 or (rows + 64 * count) * V > CHUNK_ELEMENTS["cpu"] // 2
 
 
-def test_a_second_derivative_is_refused():
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_second_derivative_is_refused(reduction):
     x, weight, targets = tensors((5,), 7, 4)
-    (grad,) = torch.autograd.grad(linear_cross_entropy(x.requires_grad_(), weight, targets), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        grad.sum().backward()
+    loss = linear_cross_entropy(x.requires_grad_(), weight, targets, reduction=reduction).sum()
+    with pytest.raises(RuntimeError, match="linear_cross_entropy is differentiable once"):
+        torch.autograd.grad(loss, x, create_graph=True)
+    torch.autograd.grad(loss, x)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_backward_inside_autocast_is_the_same(reduction):
+    x, weight, targets = tensors((5,), 7, 4, torch.float32)
+    loss = linear_cross_entropy(x.requires_grad_(), weight.requires_grad_(), targets, reduction=reduction).sum()
+    outside = torch.autograd.grad(loss, (x, weight), retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(loss, (x, weight))
+    assert all(torch.equal(*pair) for pair in zip(outside, inside, strict=True))
 
 
 def test_autocast_casts_as_for_a_linear_map():

@@ -1,6 +1,7 @@
 """Float8: casts, scales, the linear map and its gradients, the module, the speedrun's head."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,17 @@ from torch import nn
 
 import gpt_kernels as k
 from gpt_kernels import FP8Linear, FP8Scaling, convert_to_fp8, fp8_linear, fp8_linear_backend
-from gpt_kernels.ops.fp8 import E4M3, E5M2, delayed_scale, dequantize, dynamic_scale, largest_magnitude, record_amax
+from gpt_kernels.ops.fp8 import (
+    E4M3,
+    E5M2,
+    delayed_scale,
+    dequantize,
+    dynamic_scale,
+    has_seen,
+    kernels_write,
+    largest_magnitude,
+    record_amax,
+)
 from gpt_kernels.ops.scaled_product import emulated_product, scaled_product
 from gpt_kernels.testing import check_operator, gradients, random
 
@@ -53,6 +64,21 @@ def test_dynamic_scale_fits_the_largest():
         assert k.quantize(nothing, dynamic_scale(nothing)).float().count_nonzero() == 0
 
 
+@pytest.mark.gpu
+def test_a_number_and_a_tensor_are_the_same_scale():
+    x = random(1000, 1000)
+    same = k.quantize(x, 0.07).view(torch.uint8) == k.quantize(x, torch.tensor(0.07, device=x.device)).view(torch.uint8)
+    assert same.all()
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(0.5, dtype=torch.float64), torch.tensor([0.5])])
+def test_a_scale_is_one_float32_number(scale):
+    x = random(3, 5)
+    assert torch.equal(k.quantize(x, scale).float(), k.quantize(x, 0.5).float())
+    with pytest.raises(ValueError, match="one number for the whole tensor"):
+        k.quantize(x, scale.expand(5))
+
+
 def test_delayed_scale_remembers():
     history = torch.zeros(3)
     for largest in (2.0, -8.0, 1.0, 4.0):
@@ -61,6 +87,39 @@ def test_delayed_scale_remembers():
     torch.testing.assert_close(delayed_scale(history, headroom=1.8), torch.tensor(8 * 1.8 / 448))
     record_amax(history, torch.tensor(1.0))
     torch.testing.assert_close(delayed_scale(history), torch.tensor(4 / 448))
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_what_is_not_finite_is_not_remembered(bad):
+    history = torch.tensor([4.0, bad, 1.0])  # kept by an earlier version
+    torch.testing.assert_close(delayed_scale(history), torch.tensor(4 / 448))
+    record_amax(history, torch.tensor(bad))
+    assert history[:2].tolist() == [0.0, 4.0]
+    assert not has_seen(torch.tensor([bad, 0.0])) and has_seen(history)
+
+
+@pytest.mark.parametrize(("minor", "kernel"), [(0, False), (6, False), (9, True)])
+def test_e4m3_is_for_torch_where_the_gpu_has_no_float8(monkeypatch, minor, kernel):
+    properties = SimpleNamespace(major=8, minor=minor)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    device = torch.device("cuda")
+    assert kernels_write(E4M3, device) is kernel and kernels_write(E5M2, device)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_one_bad_input_does_not_spoil_the_calls_after_it(bad):
+    torch.manual_seed(0)
+    module = FP8Linear(48, 64, scaling=FP8Scaling(x="delayed"), backend="emulated").to(random(1).device)
+    x = random(16, 48)
+    x[0, 0] = bad
+    module(x)  # without a history
+    x[0, 0] = 1.0
+    expected = module(x)
+    x[0, 0] = bad
+    module(x)
+    x[0, 0] = 1.0
+    assert expected.isfinite().all()
+    torch.testing.assert_close(module(x), expected)
 
 
 # --- The product ----------------------------------------------------------------------------------------------------
@@ -195,6 +254,23 @@ def test_only_the_gradient_that_is_needed(needed):
     tensors[needed].requires_grad_()
     fp8_linear(*tensors, backend="scaled_mm").sum().backward()
     assert tensors[needed].grad is not None and tensors[1 - needed].grad is None
+
+
+@pytest.mark.parametrize("backend", ["emulated", "scaled_mm"])
+def test_a_second_derivative_is_refused(backend):
+    x, weight, _, _ = arguments()
+    y = fp8_linear(x.requires_grad_(), weight, backend=backend).sum()
+    with pytest.raises(RuntimeError, match="fp8_linear is differentiable once"):
+        torch.autograd.grad(y, x, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_auto_takes_float8_for_what_its_product_can_return(monkeypatch, dtype):
+    """As on a GPU with float8 units; _scaled_mm returns at most float32 there."""
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    x, weight, _, _ = arguments(dtype=dtype)
+    assert fp8_linear_backend(x, weight) == ("linear" if dtype == torch.float64 else "scaled_mm")
 
 
 def test_values_beyond_a_static_scale_saturate():

@@ -1,5 +1,7 @@
 """The Triton cross-entropy against the reference in float64: losses, gradients, 8-bit gradients, compilation."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -78,6 +80,25 @@ def test_layouts():
         assert_agree(view, loss)
     assert_agree(logits, loss._replace(targets_NK=loss.targets_NK.t().contiguous().t()))
     assert_agree(logits[:, :33], loss._replace(targets_NK=loss.targets_NK.clamp_max(32)))  # a padded vocabulary
+    for weights in (torch.tensor([[1.0, 9.0], [0.5, 9.0], [0.25, 9.0]])[:, 0], torch.tensor([0.5]).expand(3)):
+        assert_agree(logits, loss._replace(weights_K=weights.to(logits.device)))
+
+
+def test_layouts_of_what_the_gradient_is_given():
+    logits, loss = arguments(6, 40)
+    grad = random(6)
+    _, lse = kernels.cross_entropy_losses(logits, *loss)
+    expected = rows.gradient_reference(grad, lse, logits, loss, torch.float32)
+    every_second = (torch.stack((t, torch.full_like(t, 7.0)), 1)[:, 0] for t in (grad, lse))
+    assert_near(kernels.cross_entropy_gradient(*every_second, logits, *loss, torch.float32, 1.0), expected.double())
+
+
+@pytest.mark.parametrize("cap", [2.0, 40.0, 1e3, 1e6])
+def test_a_cap_far_above_the_logits_does_not_round_them(cap):
+    logits, loss = arguments(5, 300, softcap=cap)
+    losses, _ = kernels.cross_entropy_losses(logits, *loss)
+    exact, _ = rows.losses_and_lse_reference(logits.double(), loss)
+    torch.testing.assert_close(losses.double(), exact, rtol=2e-6, atol=2e-6)
 
 
 def test_no_rows():
@@ -159,6 +180,29 @@ def test_gradients_beyond_the_range_saturate(dtype, largest):
     kernel, reference, _ = halves_of(logits, loss, dtype, grad)
     for q in (kernel.float(), reference.float()):
         assert q[0].max() == largest and q[1].min() == -largest and q[:3].isfinite().all() and q[3].isnan().all()
+
+
+@pytest.mark.parametrize(("minor", "expected"), [(6, []), (9, [torch.float8_e4m3fn])])
+def test_e4m3_is_for_gpus_that_have_it(monkeypatch, minor, expected):
+    """The compiler knows no such conversion before sm_89."""
+    logits, loss = arguments(4, 40)
+    lse, taken, kernel = rows.losses_and_lse_reference(logits, loss)[1], [], kernels.cross_entropy_gradient
+    monkeypatch.setattr(kernels, "cross_entropy_gradient", lambda *a: taken.append(a[-2]) or kernel(*a))
+    monkeypatch.setattr(rows, "rows_backend", lambda logits: "triton")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=minor))
+    for dtype in (torch.float8_e5m2, torch.float8_e4m3fn):
+        assert rows.gradient(torch.ones_like(lse), lse, logits, loss, dtype).dtype == dtype
+    assert taken == [torch.float8_e5m2, *expected]
+
+
+def test_no_target_at_all_passes_no_gradient():
+    logits, loss = arguments(4, 40)
+    targets = torch.full((4,), IGNORED, device=logits.device)
+    losses, _ = kernels.cross_entropy_losses(
+        logits.requires_grad_(), *loss._replace(targets_NK=targets[:, None], weights_K=loss.weights_K[:1])
+    )
+    mean = rows.reduce_losses(losses, targets, IGNORED, "mean")
+    assert mean.isnan() and not torch.autograd.grad(mean, logits)[0].count_nonzero()
 
 
 def test_public_halves_agree_with_the_whole():

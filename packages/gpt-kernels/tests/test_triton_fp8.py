@@ -1,11 +1,14 @@
 """The Triton quantiser against torch's casts, bit by bit, in both orders."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 pytest.importorskip("triton")
 
 from gpt_kernels import quantize
+from gpt_kernels.ops import fp8
 from gpt_kernels.ops.fp8 import E4M3, E5M2, quantize_both
 from gpt_kernels.testing import DTYPES, check_operator, compile_for, kernel_device, layouts, random
 from gpt_kernels.triton import fp8 as kernels
@@ -55,6 +58,18 @@ def test_layouts():
             assert torch.equal(bits(ours).cpu(), bits(theirs))
 
 
+@pytest.mark.parametrize(("minor", "expected"), [(6, []), (9, [E4M3])])
+def test_e4m3_is_for_gpus_that_have_it(monkeypatch, minor, expected):
+    """The compiler knows no such conversion before sm_89."""
+    x, taken, quantize_fp8 = random(20, 30), [], kernels.quantize_fp8
+    monkeypatch.setattr(kernels, "quantize_fp8", lambda *a: taken.append(a[2]) or quantize_fp8(*a))
+    monkeypatch.setattr(fp8, "fits_triton", lambda x: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=minor))
+    quantize_both(x, scale_of(0.1), E5M2, transposed=True)
+    quantize_both(x, scale_of(0.1), E4M3, transposed=True)
+    assert taken == [E5M2, *expected]
+
+
 def test_operator_is_registered_right():
     x = random(20, 30, dtype=torch.bfloat16)
     check_operator(kernels.quantize_fp8, x, scale_of(0.01), E5M2, True)
@@ -76,6 +91,7 @@ def test_kernel_compiles_for_gpus(sm, out):
     name = "gpt_kernels.triton.fp8:quantize_kernel"
     made = compile_for(name, tensors | numbers, sizes, sm, num_warps=kernels.WARPS)
     assert made.cubin_bytes, made.error
+    assert "div.rn.f32" in made.ptx and "div.full" not in made.ptx  # torch's division, bit by bit
     assert "ld.global.v4" in made.ptx and "st.global.v" in made.ptx  # both orders are written in wide words
 
 

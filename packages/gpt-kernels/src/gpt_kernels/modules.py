@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .ops.fp8 import E4M3, E5M2, delayed_scale, largest_magnitude, record_amax, scale_of_amax
+from .ops.fp8 import E4M3, E5M2, delayed_scale, has_seen, largest_magnitude, record_amax, scale_of_amax
 from .ops.fp8_linear import FP8Backend, fp8_linear, fp8_linear_backend
 
 
@@ -43,7 +43,9 @@ class FP8Linear(nn.Linear):
 
     Delayed scales keep the magnitudes of the last calls in the buffers `x_amax` and `weight_amax` (history,), which are
     part of the state: a run that is resumed quantises as if it had not stopped. They change in training mode only, and
-    only where float8 is used. The first call, which has no history, uses the tensor's own.
+    only where float8 is used. The first call, which has no history, uses the tensor's own. Magnitudes that are not
+    finite are not kept. Activation checkpointing runs the forward pass twice: each run counts as a call, and the second
+    one scales with what the first has seen; choose static or dynamic scales where both must round alike.
     """
 
     x_amax: Tensor
@@ -103,7 +105,7 @@ class FP8Linear(nn.Linear):
         history, headroom = getattr(self, f"{name}_amax"), getattr(self.scaling, f"{name}_headroom")
         amax = largest_magnitude(tensor)
         delayed = delayed_scale(history, E4M3, headroom=headroom)
-        scale = torch.where(history.amax() > 0, delayed, scale_of_amax(amax, E4M3))
+        scale = torch.where(has_seen(history), delayed, scale_of_amax(amax, E4M3))
         if self.training:
             record_amax(history, amax)
         return scale

@@ -48,8 +48,8 @@ def cross_entropy(
     ignore_index   a target that does not count, for any k.
     z_loss   weight of the squared log-partition function (PaLM, arXiv:2204.02311 §5).
     reduction   "none": (..., T), one loss a row. "sum". "mean": the sum over the number of rows whose own target
-             (k = 0) counts, so that more targets add to the loss and do not rescale it; nan if there is none, as in
-             torch.
+             (k = 0) counts, so that more targets add to the loss and do not rescale it; nan if there is none, with a
+             gradient of 0, as in torch.
 
     Returns float32 (float64 for float64). Raises ValueError for shapes, dtypes or options that contradict each other,
     and for targets out of range on CPUs in eager mode; on a GPU the loss of such a row is nan.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import fits_triton
-from .fp8 import saturating_cast
+from .fp8 import kernels_write, saturating_cast
 from .softcap import SigmoidCap, Softcap, softcap, softcap_from_numbers, softcap_numbers
 
 IGNORE = -100
@@ -146,7 +146,7 @@ def gradient(
     grad_N: Tensor, lse_N: Tensor, logits_NV: Tensor, loss: RowLoss, dtype: torch.dtype, grad_scale: float = 1.0
 ) -> Tensor:
     """(N, V) of `dtype`: the gradient of Σ grad_N · losses_N by the logits, divided by `grad_scale`, saturating."""
-    if rows_backend(logits_NV) == "triton":
+    if rows_backend(logits_NV) == "triton" and kernels_write(dtype, logits_NV.device):
         from ..triton.cross_entropy import cross_entropy_gradient
 
         return cross_entropy_gradient(grad_N, lse_N, logits_NV, *loss, dtype, grad_scale)
@@ -223,4 +223,8 @@ def reduce_losses(losses: Tensor, targets: Tensor, ignore_index: int, reduction:
 
 
 def reduce_total(total: Tensor, targets: Tensor, ignore_index: int, reduction: Reduction) -> Tensor:
-    return total if reduction == "sum" else total / (targets != ignore_index).sum()
+    if reduction == "sum":
+        return total
+    count = (targets != ignore_index).sum()
+    # Of no targets the mean is nan, and its gradient 0, as in torch; that of 0 / 0 would be 0 · inf.
+    return (total / count.clamp_min(1)).masked_fill(count == 0, float("nan"))

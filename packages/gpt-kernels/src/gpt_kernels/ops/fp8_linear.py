@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .checks import check_linear
-from .dispatch import autocast_together
-from .fp8 import E4M3, E5M2, FLOAT8, dynamic_scale, quantize_both
+from .derivatives import differentiable_once
+from .dispatch import are_plain, autocast_together
+from .fp8 import E4M3, E5M2, FLOAT8, Scale, as_scale, dynamic_scale, quantize_both
 from .linear import linear
 from .scaled_product import check_multiples, emulated_product, scaled_product
 
-Scale = Tensor | float | None
 FP8Backend = Literal["auto", "scaled_mm", "emulated", "linear"]
 FP8_BACKENDS = ("auto", "scaled_mm", "emulated", "linear")
 
@@ -67,8 +67,8 @@ def fp8_linear(
 def fp8_linear_backend(x: Tensor, weight: Tensor, *, backend: FP8Backend = "auto") -> FP8Backend:
     """Which path `fp8_linear` takes.
 
-    auto        "scaled_mm" where float8 is a gain: plain CUDA tensors on a GPU with float8 units (compute capability
-                8.9 and up), and rows, inputs and outputs in multiples of 16; else "linear".
+    auto        "scaled_mm" where float8 is a gain: plain CUDA tensors of at most 32 bits on a GPU with float8 units
+                (compute capability 8.9 and up), and rows, inputs and outputs in multiples of 16; else "linear".
     scaled_mm   torch._scaled_mm; also on CPUs, where it is right and slow. ValueError where sizes are not multiples of
                 16: CUDA asks for it, CPUs would not.
     emulated    the definition: float8 values, products in float32; any size, any device.
@@ -83,22 +83,8 @@ def fp8_linear_backend(x: Tensor, weight: Tensor, *, backend: FP8Backend = "auto
         check_multiples(**sizes)
     if backend != "auto":
         return backend
-    plain = all(type(t) in (Tensor, torch.nn.Parameter) for t in (x, weight))
-    fits = plain and x.is_cuda and weight.is_cuda and all(n and n % 16 == 0 for n in sizes.values())
+    fits = x.is_cuda and are_plain((x, weight)) and all(n % 16 == 0 for n in sizes.values())
     return "scaled_mm" if fits and torch.cuda.get_device_capability(x.device) >= (8, 9) else "linear"
-
-
-def as_scale(scale: Scale, x: Tensor) -> Tensor:
-    """0-d float32 on the device of x; a None is worked out from x."""
-    if scale is None:
-        return dynamic_scale(x)
-    if isinstance(scale, Tensor):
-        if scale.numel() != 1:
-            raise ValueError(f"a scale is one number for the whole tensor, got shape {tuple(scale.shape)}")
-        return scale.detach().to(x.device, torch.float32).reshape(())
-    if not scale > 0:
-        raise ValueError(f"a scale must be positive, got {scale}")
-    return torch.full((), scale, dtype=torch.float32, device=x.device)
 
 
 class _FP8Linear(torch.autograd.Function):
@@ -124,7 +110,7 @@ class _FP8Linear(torch.autograd.Function):
         return product(x_q_NI, w_q_OI.t(), x_scale, weight_scale, x_NI.dtype, fast)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once("fp8_linear")
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         x_q_IN, w_q_IO, x_scale, weight_scale, grad_scale = ctx.saved_tensors
         x_dtype, weight_dtype, grad_dtype, emulate = ctx.options

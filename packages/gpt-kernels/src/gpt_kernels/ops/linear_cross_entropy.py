@@ -30,7 +30,8 @@ from .cross_entropy_rows import (
     rows_backend,
     wide_dtype,
 )
-from .dispatch import autocast_together
+from .derivatives import differentiable_once
+from .dispatch import autocast_together, without_autocast
 from .softcap import Softcap
 
 CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**28}
@@ -154,19 +155,20 @@ def losses_in_chunks(
     the weight in float32 (float64); those not needed are empty."""
     loss = RowLoss(targets_NK, weights_K, cap, ignore_index, z_loss)
     losses_N, lse_N, grad_x_NI, grad_weight_VI = new_results(x_NI, weight_VI, need_x, need_weight)
-    for chunk in chunks(len(x_NI), rows):
-        x_RI = x_NI[chunk]
-        losses_N[chunk], lse_N[chunk], grad_RV = losses_with_gradient(
-            x_RI @ weight_VI.t(),
-            loss.of_rows(chunk),
-            None if grad_N is None else grad_N[chunk],
-            need_gradient=need_x or need_weight,
-        )
-        if need_x:
-            torch.mm(grad_RV, weight_VI, out=grad_x_NI[chunk])
-        if need_weight:
-            _add_product(grad_weight_VI, grad_RV.t(), x_RI)
-        del grad_RV  # before the next chunk's logits are made
+    with without_autocast(x_NI):  # a backward inside it would have other logits than the forward pass
+        for chunk in chunks(len(x_NI), rows):
+            x_RI = x_NI[chunk]
+            losses_N[chunk], lse_N[chunk], grad_RV = losses_with_gradient(
+                x_RI @ weight_VI.t(),
+                loss.of_rows(chunk),
+                None if grad_N is None else grad_N[chunk],
+                need_gradient=need_x or need_weight,
+            )
+            if need_x:
+                torch.mm(grad_RV, weight_VI, out=grad_x_NI[chunk])
+            if need_weight:
+                _add_product(grad_weight_VI, grad_RV.t(), x_RI)
+            del grad_RV  # before the next chunk's logits are made
     return losses_N, lse_N, grad_x_NI, grad_weight_VI
 
 
@@ -263,7 +265,7 @@ class TotalWithGradients(torch.autograd.Function):
         return total.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once("linear_cross_entropy")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found = zip(ctx.saved_tensors, ctx.dtypes, ctx.needs_input_grad[1:3], strict=True)
         # Scaled here and not before: of a mean over many rows, float16 would lose the small probabilities.
@@ -282,7 +284,7 @@ class _LossOfRows(torch.autograd.Function):
         return losses_N, lse_N
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once("linear_cross_entropy")
     def backward(ctx: Any, grad_N: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x_NI, weight_VI, *tensors = ctx.saved_tensors
         loss, (need_x, need_weight) = RowLoss(*tensors, *ctx.options), ctx.needs_input_grad[:2]

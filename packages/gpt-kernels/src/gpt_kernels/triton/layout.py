@@ -8,6 +8,7 @@ visited in the order of memory, whatever the order of the other dimensions. Head
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,13 @@ def empty_rows_like(x: Tensor) -> Tensor:
 def with_strides_of(x: Tensor, template: Tensor) -> Tensor:
     """x, copied where its strides differ from those of the row-dense template of the same shape."""
     return x if x.stride() == template.stride() else torch.empty_like(template, dtype=x.dtype).copy_(x)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """(M, N) with innermost columns, a view where the rows lie at equal distances."""
+    N = x.shape[-1] if x.dim() else 1
+    x_MN = x.reshape(math.prod(x.shape[:-1]), N)
+    return x_MN if N == 1 or x_MN.stride(1) == 1 else x_MN.contiguous()
 
 
 def row_tiles(rows: int, columns: int) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@ Dimensions: M rows, N columns.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .layout import on_device_of
+from .layout import on_device_of, rows_of
 
 
 @triton.jit
@@ -45,13 +44,6 @@ def backward_kernel(grad, gate, up, grad_gate, grad_up, N, grad_m, gate_m, up_m,
     tl.store(grad_up + at, up_grad_N.to(grad_up.dtype.element_ty), mask=inside)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """(M, N) with innermost columns, a view where the rows lie at equal distances."""
-    N = x.shape[-1] if x.dim() else 1
-    x_MN = x.reshape(math.prod(x.shape[:-1]), N)
-    return x_MN if N == 1 or x_MN.stride(1) == 1 else x_MN.contiguous()
-
-
 def _grid(x_MN: Tensor) -> tuple[tuple[int, int], int]:
     """(rows, blocks of columns) and the size of a block: 16 bytes a thread and load, two of them for 16-bit floats."""
     block = min(triton.next_power_of_2(x_MN.shape[1]), 2048)
@@ -63,7 +55,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """See `gpt_kernels.swiglu`."""
     out = gate.new_empty(gate.shape)
     if out.numel():
-        gate_MN, up_MN = _rows(gate), _rows(up)
+        gate_MN, up_MN = rows_of(gate), rows_of(up)
         grid, block = _grid(gate_MN)
         with on_device_of(gate):
             forward_kernel[grid](gate_MN, up_MN, out, gate_MN.shape[1], gate_MN.stride(0), up_MN.stride(0), BN=block)
@@ -80,7 +72,7 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
     """Gradients of gate and up."""
     grad_gate, grad_up = gate.new_empty(gate.shape), up.new_empty(up.shape)
     if gate.numel():
-        rows = [_rows(tensor) for tensor in (grad, gate, up)]
+        rows = [rows_of(tensor) for tensor in (grad, gate, up)]
         grid, block = _grid(rows[0])
         strides = [tensor.stride(0) for tensor in rows]
         with on_device_of(gate):
