@@ -174,6 +174,8 @@ def test_mistakes_are_one_line(first, folder, app, tmp_path):
     assert "bad.jsonl, line 1: no text under fraction" in mistake(app, folder, "--evaluate", "bad.jsonl")
     wrong = ("--run_name=x", "--model.module_kwargs.mixer=window", "--n_head=3")
     assert "n_embd must be n_head heads of an even width, got n_embd=64, n_head=3" in mistake(app, folder, *wrong)
+    apart = mistake(app, folder, "--run_name=x", "--data.module_kwargs.max_digits=3")
+    assert "model.module_kwargs.max_digits is 4 and data.module_kwargs.max_digits is 3" in apart
 
 
 def test_runs_of_other_models_are_not_taken_for_predictors(first, folder, app):

@@ -15,10 +15,12 @@ import asking
 import scoring
 import word_problems
 
-from gpt_core.config import load_config
+from gpt_core.config import Config, load_config
 from gpt_core.distributed import distributed
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
+from gpt_dag.predictor import PredictorConfig
+from gpt_dag.stream import Law
 
 COMMANDS = {"--ask": asking.main, "--evaluate": scoring.main, "--math": word_problems.main}
 
@@ -33,6 +35,7 @@ def main(argv: list[str]) -> int:
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
     config = load()
+    check_digits(config)
     general, parallel = config.section("general"), config.section("parallel")
     with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
         clock = ranks.broadcast(datetime.now())
@@ -42,6 +45,17 @@ def main(argv: list[str]) -> int:
         if ranks.is_main and not config.section("eval").eval_only:
             scoring.conclude(run_dir, config.component("data").kwargs)
     return 0
+
+
+def check_digits(config: Config) -> None:
+    """The model must mean the same powers of ten as the data: with others it would learn all tags and read wrongly."""
+    model, data = config.component("model").kwargs, config.component("data").kwargs
+    for name in ("max_digits", "max_decimals"):
+        mine, theirs = model.get(name, getattr(PredictorConfig, name)), data.get(name, getattr(Law, name))
+        if mine != theirs:
+            raise ValueError(
+                f"model.module_kwargs.{name} is {mine} and data.module_kwargs.{name} is {theirs}: set both alike"
+            )
 
 
 if __name__ == "__main__":
