@@ -102,8 +102,9 @@ def _run(device: torch.device, kind: tuple[bool, ...]) -> Callable[..., Any]:
     return _compiled(_attend, (*kind, torch.is_grad_enabled()))
 
 
-def _attend(*args: Any, **options: Any) -> Any:
-    return flex_attention(*args, **options)
+def _attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, **options: Any) -> Any:
+    attend: Any = flex_attention  # its overloads cannot be told apart by **options
+    return attend(q_BHTK, k_BGSK, v_BGSK, **options)
 
 
 def _create(*args: Any, **options: Any) -> BlockMask:
