@@ -107,7 +107,7 @@ def test_text_that_is_no_expression_is_refused_at_its_place(text, position, prob
 
 def test_no_run_of_words_breaks_the_reader():
     rng, read = Random(0), 0
-    for _ in range(2000):
+    for _ in range(500):
         text = " ".join(rng.choices(VOCABULARY[3:], k=rng.randint(1, 6)))
         try:
             expression = parse_english(text)
@@ -116,7 +116,7 @@ def test_no_run_of_words_breaks_the_reader():
         else:
             read += 1
             assert parse_english(write(expression, "spelled")) == expression
-    assert read > 50
+    assert read > 12
 
 
 def test_thousands_of_parentheses_are_no_problem():

@@ -67,7 +67,7 @@ def test_perfect_plans_of_one_to_eight_steps_give_every_node_within_1e_9():
     rng = random.Random(7)
     divided_by_zero = 0
     for steps in range(1, 9):
-        trees = [random_tree(rng, steps) for _ in range(250)]
+        trees = [random_tree(rng, steps) for _ in range(40)]
         sign, log, *ids = batch(trees)
         one_hots = [F.one_hot(ids[0], 4).double(), *(F.one_hot(i, 2 * steps + 1).double() for i in ids[1:])]
         both = [execute(sign, log, *one_hots, domain=domain) for domain in ("log", "linear")]
@@ -79,7 +79,7 @@ def test_perfect_plans_of_one_to_eight_steps_give_every_node_within_1e_9():
             error = (execution.value[~invalid] - wanted).abs()
             assert (error <= 1e-9 * wanted.abs()).all(), error.max()
         divided_by_zero += int(invalid.sum())
-    assert divided_by_zero < 20
+    assert divided_by_zero < 4
 
 
 @pytest.mark.parametrize("domain", ["log", "linear"])
@@ -162,16 +162,16 @@ def test_gradients_are_finite(domain, hard):
 
 def check_gradients(function, *inputs, step=1e-6):
     """Against central differences, every input by every output."""
-    outputs = function(*inputs)
-    for place in range(outputs.numel()):
-        grads = torch.autograd.grad(outputs.flatten()[place], inputs, retain_graph=True)
-        for which, (tensor, grad) in enumerate(zip(inputs, grads, strict=True)):
-            for entry in range(tensor.numel()):
-                moved = [[x.detach().clone() for x in inputs] for _ in range(2)]
-                moved[0][which].view(-1)[entry] += step
-                moved[1][which].view(-1)[entry] -= step
-                above, below = (function(*values).flatten()[place].item() for values in moved)
-                assert grad.flatten()[entry].item() == pytest.approx((above - below) / (2 * step), rel=1e-6, abs=1e-8)
+    outputs = function(*inputs).flatten()
+    grads = [torch.autograd.grad(output, inputs, retain_graph=True) for output in outputs]
+    for which, tensor in enumerate(inputs):
+        for entry in range(tensor.numel()):
+            moved = [[x.detach().clone() for x in inputs] for _ in range(2)]
+            moved[0][which].view(-1)[entry] += step
+            moved[1][which].view(-1)[entry] -= step
+            above, below = (function(*values).flatten() for values in moved)
+            slopes = torch.stack([of_inputs[which].flatten()[entry] for of_inputs in grads])
+            assert torch.allclose(slopes, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("domain", ["log", "linear"])

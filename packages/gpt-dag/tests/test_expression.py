@@ -54,7 +54,7 @@ def python_value(text: str) -> Fraction:
 def test_value_equals_pythons_and_text_reads_back_as_the_same_plan(num_steps):
     rng = random.Random(num_steps)
     agreed = 0
-    for _ in range(200):
+    for _ in range(60):
         expression = random_expression(rng, num_steps)
         text = render(expression)
         assert parse(text) == expression, text
@@ -66,13 +66,13 @@ def test_value_equals_pythons_and_text_reads_back_as_the_same_plan(num_steps):
             continue
         assert value == python_value(text), text
         agreed += 1
-    assert agreed > 100
+    assert agreed > 30
 
 
 def test_no_parenthesis_is_superfluous():
     rng = random.Random(1)
     removed = 0
-    for _ in range(100):
+    for _ in range(20):
         expression = random_expression(rng, 6)
         text = render(expression)
         for opening in re.finditer(r"\(", text):
@@ -84,7 +84,7 @@ def test_no_parenthesis_is_superfluous():
             without = text[: opening.start()] + text[opening.start() + 1 : end] + text[end + 1 :]
             assert parse(without) != expression, (text, without)
             removed += 1
-    assert removed > 50
+    assert removed > 10
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_equal_settings_give_equal_batches_and_other_seeds_others():
 
 
 def test_a_batch_of_eight_thousand():
-    batch = next(expressions(128, 8000, prefetch=0).train)
+    batch = next(expressions(128, 8000, min_ops=1, max_ops=2, styles=["symbols"], held_out=1, prefetch=0).train)
     assert batch.inputs.shape[0] == 8000 and len(batch.inputs.unique(dim=0)) > 7900
 
 

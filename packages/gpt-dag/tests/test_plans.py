@@ -27,6 +27,11 @@ def test_the_seeds_sentence_has_its_numbers_operators_and_value(plans):
     assert plans.fractions()[0] == Fraction(522, 100) - Fraction(3213, 2320)
 
 
+def test_parts_are_joined_again(plans):
+    joined = Plans.cat([plans[:2], plans[2:2], plans[2:]])
+    assert len(joined) == len(TEXTS) and joined.expressions() == plans.expressions()
+
+
 def test_plans_say_what_the_expressions_said(plans):
     values = [None if "/ 0" in text else evaluate(parse(text)) for text in TEXTS]
     assert plans.fractions() == values

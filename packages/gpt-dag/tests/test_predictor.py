@@ -147,10 +147,10 @@ def test_shapes_that_cannot_be_are_refused(shape, message):
 
 
 def test_it_learns_64_examples_by_heart(descent):
-    drawn = sample(Law(min_ops=1, max_ops=3, styles=("cardinal", "symbols")), 64, seed=3)
+    drawn = sample(Law(min_ops=1, max_ops=2, styles=("cardinal", "symbols")), 64, seed=3)
     torch.manual_seed(1)
     model = predictor(VOCABULARY, n_layer=3, n_embd=64, mixer="conv", window=2, dilations=(1, 2, 4), d_ff=64)
-    loss, steps, rate = tag_loss(), 80, 4e-3
+    loss, steps, rate = tag_loss(), 45, 5e-3
     optimizer = descent(model.parameters(), rate)
     for step in range(steps):
         rows = slice(16 * (step % 4), 16 * (step % 4) + 16)

@@ -52,6 +52,11 @@ class Plans:
         """Some of the expressions: a slice, a mask (B,) or indices."""
         return Plans(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    @classmethod
+    def cat(cls, parts: Sequence[Plans]) -> Plans:
+        """The expressions of all parts, which have equal N and equal D."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     @property
     def steps(self) -> Tensor:
         """(B,) int64: how many steps each expression has."""

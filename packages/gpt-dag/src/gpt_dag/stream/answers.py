@@ -28,6 +28,8 @@ from gpt_data.loaders.splits import Splits
 VERSION = 1
 """Of the rows that a law and a seed stand for."""
 ATTEMPTS = 12
+HOPELESS = 64
+"""When none of so many examples fits, no more are drawn."""
 HELD_OUT_SEED = 20_250_711
 """Validation and test are the same rows for every seed of the training."""
 TRIM = 8
@@ -52,9 +54,11 @@ class AnswerRows:
             ids = np.concatenate([ids, drawn[wanted]])
             plans.append(kept[wanted])
             if len(ids) == rows:
-                return ids, _joined(plans)
+                return ids, Plans.cat(plans)
+            if not len(ids) and rows * (attempt + 1) >= HOPELESS:
+                break
         raise ValueError(
-            f"rows of {self.context_length} tokens are too short for {self.law}: of {rows * ATTEMPTS} examples "
+            f"rows of {self.context_length} tokens are too short for {self.law}: of {rows * (attempt + 1)} examples "
             f"{len(ids)} fit. Set training.context_length higher, or max_ops lower."
         )
 
@@ -209,8 +213,3 @@ def with_targets(ids: np.ndarray, targets: str) -> Rows:
         equals = (ids == WordTokenizer.equals_id).cumsum(1) > 0
         counted &= equals & (ids != WordTokenizer.equals_id)
     return Rows(ids, counted.astype(np.uint8))
-
-
-def _joined(parts: list[Plans]) -> Plans:
-    fields = ("negative", "scaled", "decimals", "count", "operator", "left", "right")
-    return Plans(*(torch.cat([getattr(part, field) for part in parts]) for field in fields))
