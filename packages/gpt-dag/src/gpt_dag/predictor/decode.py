@@ -1,6 +1,7 @@
 """Tags to plans: assembly of what was said about single tokens, for a whole batch, with a guard at every joint.
 
-B rows, T positions, N numbers, D steps. Nothing here looks at the text: a plan is the network's alone.
+B rows, T positions, N numbers, D steps. A plan is the network's alone; where ids are given, a text that it does not fit
+makes it invalid (`spelling`), and changes nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt_dag.plans import Plans
+from gpt_dag.predictor.spelling import last_before, misread
 from gpt_dag.reduce import reduce
 from gpt_dag.tags import IGNORED, NEGATIVE, OPERATOR, PERCENT, PLACE, ROLE, VALUE, VALUES, Role
 
@@ -29,6 +31,7 @@ class Problem(IntEnum):
     NO_DIGITS = 6
     DIGITS = 7
     ENDS_EARLY = 8
+    MISREAD = 9
 
 
 MESSAGES = {
@@ -40,6 +43,7 @@ MESSAGES = {
     Problem.NO_DIGITS: "this number has no digits",
     Problem.DIGITS: "these digits make no number of the size that the model knows",
     Problem.ENDS_EARLY: "the expression ends where an operand should follow",
+    Problem.MISREAD: "this makes no sense here",
 }
 
 
@@ -64,10 +68,14 @@ class Prediction:
         return MESSAGES.get(Problem(int(self.problem[row])))
 
 
-def decode(tags: Tensor, max_digits: int) -> Prediction:
-    """tags (B, T, 6), -1 in padding -> the plans that they describe."""
+def decode(tags: Tensor, max_digits: int, ids: Tensor | None = None) -> Prediction:
+    """tags (B, T, 6), -1 in padding -> the plans that they describe.
+
+    ids (B, T) of the word tokenizer: what the tags were said of. Without them, a word that no tag tells of is as if it
+    were not there.
+    """
     if not tags.shape[1]:
-        tags = F.pad(tags, (0, 0, 0, 1), value=IGNORED)
+        tags, ids = F.pad(tags, (0, 0, 0, 1), value=IGNORED), None
     role, place, value = tags[..., ROLE], tags[..., PLACE], tags[..., VALUE]
     ends = role == Role.NUMBER_END
     count = ends.sum(1)
@@ -84,7 +92,8 @@ def decode(tags: Tensor, max_digits: int) -> Prediction:
     operators, priority = _operators(role, tags[..., OPERATOR], N)
     used = count.clamp(min=1)
     plans = Plans(negative, scaled, decimals + 2 * percent.long(), used, *reduce(operators, priority, used))
-    return Prediction(plans, *_first_problem(role, within, digit, number, value, exponent))
+    wrong = torch.zeros_like(digit) if ids is None else misread(ids, tags, exponent)
+    return Prediction(plans, *_first_problem(role, within, digit, number, value, exponent, wrong))
 
 
 def _numbers(within: Tensor, number: Tensor, value: Tensor, exponent: Tensor, N: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +125,7 @@ def _operators(role: Tensor, operator: Tensor, N: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_problem(
-    role: Tensor, within: Tensor, digit: Tensor, number: Tensor, value: Tensor, exponent: Tensor
+    role: Tensor, within: Tensor, digit: Tensor, number: Tensor, value: Tensor, exponent: Tensor, wrong: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(B,) problem and the token that it was noticed at."""
     B, T = role.shape
@@ -127,12 +136,12 @@ def _first_problem(
 
     # what structure stands before each token; at the start and after an operator or "(", an operand is due
     structural = role > 0
-    before = _last(structural, token)
+    before = last_before(structural, token)
     role_before = role.gather(1, before.clamp(min=0))
     due = (before < 0) | (role_before == Role.OPERATOR_END) | (role_before == Role.OPEN)
 
     # each digit must stand below the one before it in its number; "fifty" and "eight" share a place
-    earlier = _last(within, token)
+    earlier = last_before(within, token)
     same = within & (earlier >= 0) & (number.gather(1, earlier.clamp(min=0)) == number)
     last_exponent = torch.where(same, exponent.gather(1, earlier.clamp(min=0)), 99)
     tens = value.gather(1, earlier.clamp(min=0)) >= 20  # classes: 20 is the first of the tens
@@ -152,6 +161,7 @@ def _first_problem(
         (Problem.UNCLOSED, opens & (depth == _least_later(depth))),
         (Problem.NO_DIGITS, operand & ~any_digit),
         (Problem.DIGITS, (digit & ~within) | (within & (~descends | gap | skips)) | unsaid),
+        (Problem.MISREAD, wrong),
     ]
     problem = torch.zeros(B, dtype=torch.int64, device=role.device)
     place = torch.full((B,), T, dtype=torch.int64, device=role.device)
@@ -159,7 +169,7 @@ def _first_problem(
         first = torch.where(found, token, T).amin(1)
         problem = torch.where(first < place, int(kind), problem)
         place = torch.minimum(place, first)
-    last = _last(structural, token, inclusive=True)[:, -1]
+    last = _last(structural, token)[:, -1]
     role_last = role.gather(1, last.clamp(min=0)[:, None])[:, 0]
     unfinished = (problem == 0) & (last >= 0) & ((role_last == Role.OPERATOR_END) | (role_last == Role.OPEN))
     problem = torch.where(unfinished, int(Problem.ENDS_EARLY), problem)
@@ -167,15 +177,14 @@ def _first_problem(
     return problem, torch.where(place < T, place, last.clamp(min=0))
 
 
-def _last(mask: Tensor, token: Tensor, inclusive: bool = False) -> Tensor:
-    """(B, T): the last token before each (or up to it) that the mask holds for; -1: none."""
-    found = torch.where(mask, token, -1).cummax(1).values
-    return found if inclusive else F.pad(found, (1, -1), value=-1)
+def _last(mask: Tensor, token: Tensor) -> Tensor:
+    """(B, T): the last token up to each that the mask holds for; -1: none."""
+    return torch.where(mask, token, -1).cummax(1).values
 
 
 def _since_last(mask: Tensor, end: Tensor, token: Tensor) -> Tensor:
     """(B, T): whether the mask holds for some token after the last `end` before each, up to it."""
-    return _last(mask, token, inclusive=True) > _last(end, token)
+    return _last(mask, token) > last_before(end, token)
 
 
 def _least_later(depth: Tensor) -> Tensor:

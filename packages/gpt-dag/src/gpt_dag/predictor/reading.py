@@ -91,7 +91,7 @@ def _predict(model: PredictorOnlyModel, rows: list[list[int]]) -> tuple[Tensor, 
     was_training = model.training
     tags = model.eval()(ids).tags().cpu()
     model.train(was_training)
-    return tags, decode(tags, model.config.max_digits)
+    return tags, decode(tags, model.config.max_digits, ids.cpu())
 
 
 def _reading(text: str, read: Prediction, row: int, tags: Tensor, offsets: list[tuple[int, int]]) -> Reading:
