@@ -90,6 +90,10 @@ def test_zero_is_exact(domain):
     assert run([0, 7], [(ADD, 0, 1)], domain=domain).result.value.item() == pytest.approx(7)
     assert run([0, 7], [(SUBTRACT, 0, 1)], domain=domain).result.value.item() == pytest.approx(-7)
     assert run([0, 0], [(ADD, 0, 1)], domain=domain).result.zero.item()
+    # a true difference of -1e-8, below what is told from rounding: `RESOLUTION`
+    close = [Fraction(n, 10**4) for n in (99999999, 99999997, 99999998)]
+    execution = run(close, [(MULTIPLY, 0, 1), (MULTIPLY, 2, 2), (SUBTRACT, 3, 4)], domain=domain)
+    assert execution.result.zero.item() and close[0] * close[1] != close[2] ** 2
     # rounding beside the operands is no value, so that a division by (0.1 + 0.2) - 0.3 is seen as one by zero
     tenths = [Fraction(n, 10) for n in (1, 2, 3, 7)]
     steps = [(ADD, 0, 1), (SUBTRACT, 4, 2), (DIVIDE, 3, 5)]
@@ -158,6 +162,20 @@ def test_gradients_are_finite(domain, hard):
     assert log.grad.isfinite().all() and logits.grad.isfinite().all()
     assert log.grad.abs().max() <= 2e3, "1 / (1 - e^-1e-3) is the steepest"
     assert log.grad.any(-1).sum() > 20
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("domain", ["log", "linear"])
+def test_gradients_by_choices_are_finite_whatever_the_values(domain, hard):
+    for size, temperature in ((100.0, 1.0), (300.0, 0.01)):
+        draw = torch.Generator().manual_seed(0)
+        choices = [torch.randn(64, 4, n, generator=draw).requires_grad_() for n in (5, 9, 9)]
+        log = (size * torch.randn(64, 5, generator=draw)).requires_grad_()
+        sign = torch.randn(64, 5, generator=draw).sign()
+        result = execute(sign, log, *choices, domain=domain, hard=hard, temperature=temperature).result
+        (result.asinh(10.0) + result.log).sum().backward()
+        for tensor in (*choices, log):
+            assert tensor.grad.isfinite().all() and tensor.grad.square().sum().isfinite() and tensor.grad.any()
 
 
 def check_gradients(function, *inputs, step=1e-6):

@@ -13,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt_dag.executor_domains import DOMAINS, LIMIT
+from gpt_dag.executor_domains import DOMAINS, LIMIT, held_gradient
 from gpt_dag.plans import IDENTITY
 
 CLASSES = IDENTITY + 1
 """Those of `Operator` and the identity, a step that copies its left operand; -1 means the same."""
+STEEPEST = 1e150
+"""No gradient by a logarithm or by a mixture is beyond this: the next product of float64 stays finite."""
+STEEPEST_CHOICE = 1e9
+"""No gradient by a logit is beyond this: it stays finite in float32 and bfloat16, and so does its square."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Execution:
 
     @property
     def zero(self) -> Tensor:
-        """bool: the value is exactly 0."""
+        """bool: the value is 0, or a sum smaller beside its operands than float64 can tell (`RESOLUTION`)."""
         return (self.sign == 0) & ~self.invalid
 
     @property
@@ -79,6 +83,7 @@ def execute(
     Ids select. Logits select their largest entry forward and backward act as softmax(logits / temperature) does
     (straight-through); with hard=False the softmax mixes forward too, values as asinh(v): an average of logarithms
     would be a geometric mean, and wrong for mixed signs.
+    Gradients are finite: entries beyond 1e9 by logits, 1e150 by numbers are held there, all others are exact.
     gradient_cap: the norm that the gradient of one example by its numbers may have; longer ones are scaled down.
     Raises ValueError for shapes that do not fit and for pointers to nodes that a step cannot see.
     """
@@ -89,6 +94,7 @@ def execute(
     sign, log = sign.double(), log.double()
     if gradient_cap is not None:
         log = _capped(log, gradient_cap)
+    log = held_gradient(log, STEEPEST)
     finite = log.isfinite() & sign.isfinite()
     log = torch.where(finite & (sign != 0), log, 0.0)
     state = system.enter(
@@ -208,20 +214,20 @@ class _Selection:
     def _mixed(self, values: tuple[Tensor, ...], logits: Tensor) -> tuple[Tensor, ...]:
         """An invalid value has no part in a mixture; the mixture is invalid where its largest part is."""
         states, invalid, _ = values
-        weights = F.softmax(logits.double() / self.temperature, -1)
+        weights = F.softmax(held_gradient(logits.double(), STEEPEST_CHOICE) / self.temperature, -1)
         picked = self._picked(values, weights.argmax(-1))
         if self.hard:
             chosen = F.one_hot(weights.argmax(-1), weights.shape[-1]).double()
-            mixture = self._squashed(states, invalid, chosen + (weights - weights.detach()))
-            soft = self.system.unsquash(mixture)
+            soft = self._unsquashed(states, invalid, chosen + (weights - weights.detach()))
             return (picked[0].detach() + (soft - soft.detach()), *picked[1:])
         valid = weights * ~invalid
-        mixture = self._squashed(states, invalid, valid / valid.sum(-1, keepdim=True).clamp(min=1e-300))
-        state = torch.where(picked[1][..., None], picked[0], self.system.unsquash(mixture))
-        return (state, *picked[1:])
+        soft = self._unsquashed(states, invalid, valid / valid.sum(-1, keepdim=True).clamp(min=1e-300))
+        return (torch.where(picked[1][..., None], picked[0], soft), *picked[1:])
 
-    def _squashed(self, states: Tensor, invalid: Tensor, weights: Tensor) -> Tensor:
-        return (weights * torch.where(invalid, 0.0, self.system.squash(states))).sum(-1)
+    def _unsquashed(self, states: Tensor, invalid: Tensor, weights: Tensor) -> Tensor:
+        """The state of the mean asinh(v)."""
+        squashed = (weights * torch.where(invalid, 0.0, self.system.squash(states))).sum(-1)
+        return self.system.unsquash(held_gradient(squashed, STEEPEST))
 
 
 def _capped(tensor: Tensor, most: float) -> Tensor:

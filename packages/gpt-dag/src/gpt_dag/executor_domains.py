@@ -1,7 +1,8 @@
 """Signed arithmetic in two number systems: on ln|v| with a sign (range), and on v itself (a check of the former).
 
-A domain keeps K float64 per value in the last dimension of a state tensor (..., K). Nothing here is ever NaN or
-infinite, forward or backward: operations get safe constants where their result will not be used.
+A domain keeps K float64 per value in the last dimension of a state tensor (..., K). No value here is
+ever NaN or infinite, and no derivative of a single operation: operations get safe constants where their result will not
+be used. A product of many derivatives may pass float64; `held_gradient` ends that where values are mixed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ LINEAR_LIMIT = 350.0
 GENTLE = -1e-3
 """d log(1 - e^d)/dd explodes towards d = 0; the backward pass stops here."""
 RESOLUTION = 64 * torch.finfo(torch.float64).eps
-"""A difference this small beside its operands is rounding: the two are equal, and the result is exactly 0."""
+"""A difference this small beside its operands is taken for rounding: the result is 0. So are the few true differences
+below it: 9999.9999 * 9999.9997 - 9999.9998 * 9999.9998 is -1e-8, and 0 here. Exact values are `Plans.fractions`."""
 
 
 class LogDomain:
@@ -153,6 +155,22 @@ def _scaled(x: Tensor, y: Tensor, power: int) -> tuple[Tensor, Tensor]:
     result = torch.where(overflow, 1.0, x) * (factor if power == 1 else factor.reciprocal())
     edge = (x.sign() * y.sign() * (LINEAR_LIMIT * log.sign()).exp()).detach()
     return torch.where(overflow, edge, result), overflow[..., 0]
+
+
+def held_gradient(tensor: Tensor, most: float) -> Tensor:
+    """The tensor itself; backward, entries of its gradient beyond ±`most` are held there."""
+    return _HeldGradient.apply(tensor, most)
+
+
+class _HeldGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, most: float) -> Tensor:
+        ctx.most = most
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].clamp(-ctx.most, ctx.most), None
 
 
 class _LogOneMinusExp(torch.autograd.Function):
