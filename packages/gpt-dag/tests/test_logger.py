@@ -126,6 +126,18 @@ def test_what_is_missing_is_named():
         logger.compute_log_statistics(model)
 
 
+def test_a_pass_that_only_made_hidden_states_is_followed_when_asked_for():
+    model, logger = build(), DAGLogger()
+    logger.setup_gradient_tracking(model)
+    model.hidden(ids()).sum().backward()
+    with pytest.raises(RuntimeError, match=r"call update_gradient_tracking\(model\)"):
+        logger.compute_log_statistics(model)
+    hidden = model.hidden(ids())
+    logger.update_gradient_tracking(model)
+    hidden.sum().backward()
+    assert logger.compute_log_statistics(model)["grad/dag_output_norm"] > 0
+
+
 def test_values_without_gradients_need_no_backward_pass():
     model, logger = build().eval(), DAGLogger()
     model.tracing = True

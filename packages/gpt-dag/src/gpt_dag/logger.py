@@ -151,6 +151,12 @@ class DAGLogger:
 
     def _gradient_statistics(self, dag: DagGPT) -> dict[str, Tensor]:
         """{} before the backward pass of a pass that has none (evaluation); RuntimeError for one that lost its own."""
+        trace = _trace_of(dag)
+        if trace is not self._tracked and trace.dag.requires_grad:
+            raise RuntimeError(
+                "the pass in model.trace was not followed, as it came from model.hidden(ids): call "
+                "update_gradient_tracking(model) between it and backward()"
+            )
         if self._tracked is None:
             return {}
         figures: dict[str, Tensor] = {}
