@@ -2,12 +2,13 @@
 
 import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gpt_core.models import gpt
-from gpt_dag import DagGPT, DAGLogger, gpt_dag
+from gpt_dag import DagGPT, DAGLogger, gpt_dag, parse
 from gpt_dag.executor import Execution
 from gpt_dag.models import from_gpt
 from gpt_dag.models.controller import straight_through
@@ -16,6 +17,7 @@ from gpt_dag.models.plan_source import SpanValues
 from gpt_dag.models.read_out import BLANK, END, LENGTH, characters_of
 from gpt_dag.models.spans import find_spans
 from gpt_dag.models.value_embedding import FEATURES, LOG_PERIODS, value_features
+from gpt_dag.plans import Plans
 from gpt_dag.tokens import WordTokenizer
 
 WORDS = WordTokenizer()
@@ -144,6 +146,18 @@ def test_where_there_is_no_value_the_hidden_state_stays():
 def test_a_batch_without_an_equals_sign_is_the_plain_gpts():
     model, ids = build(**PREDICTOR).eval(), batch("one plus two", "3 - 4")
     assert torch.equal(model(ids), build(dag_depth=0).eval()(ids))
+
+
+def test_a_result_that_the_executor_takes_for_zero_is_told_as_it_is(monkeypatch):
+    close = "9999.9999 * 9999.9997 - 9999.9998 * 9999.9998"
+    plans = Plans.from_expressions([parse(text) for text in (close, f"1 / ({close})", "1 / (2 - 2)", "3 - 3")])
+    invalid = torch.zeros(4, dtype=torch.bool)
+    monkeypatch.setattr("gpt_dag.models.plan_source.decode", lambda *_: SimpleNamespace(plans=plans, invalid=invalid))
+    source = build(**PREDICTOR).dag.source
+    assert source.predictor.execute(plans).result.zero[0]
+    values = source.evaluate(torch.ones(4, 3, dtype=torch.int64))
+    assert values.nodes.result.value.tolist() == pytest.approx([-1e-8, -1e8, 0, 0], rel=1e-9)
+    assert values.nodes.result.invalid.tolist() == [False, False, True, False]
 
 
 # --- the gate

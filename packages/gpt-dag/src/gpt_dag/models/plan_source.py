@@ -5,6 +5,7 @@ Dimensions: B batch, T tokens, S spans, L tokens of a span, M nodes of a span, D
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +16,7 @@ from gpt_core.models import GPTConfig
 from gpt_core.models.block import BLOCKS
 from gpt_dag.decimal_text import decimal_text
 from gpt_dag.executor import Execution
+from gpt_dag.executor_domains import LIMIT
 from gpt_dag.predictor.decode import decode
 from gpt_dag.predictor.model import PredictorOnlyModel, TagLogits
 from gpt_dag.tags import NEGATIVE, OPERATOR, PERCENT, PLACE, ROLE, VALUE, Role
@@ -93,7 +95,16 @@ class PlanSource(nn.Module):
         plans, unreadable = prediction.plans, prediction.invalid.tolist()
         exact = [None if bad else value for bad, value in zip(unreadable, plans.fractions(), strict=True)]
         confidence = None if self.freeze else _confidence(logits)
-        return SpanValues(self.predictor.execute(plans), exact, confidence)
+        return SpanValues(_with_results(self.predictor.execute(plans), exact), exact, confidence)
+
+
+def _with_results(nodes: Execution, exact: list[Fraction | None]) -> Execution:
+    """The last node of every span (S, M) as its exact value says: the executor takes a very small difference for 0."""
+    signs = [0 if value is None else (value > 0) - (value < 0) for value in exact]
+    logs = [math.log(abs(value.numerator)) - math.log(value.denominator) if value else 0.0 for value in exact]
+    put = lambda field, last: torch.cat([field[:, :-1], field.new_tensor(last).view(-1, 1)], 1)
+    sign, log = put(nodes.sign, signs), put(nodes.log, logs).clamp(-LIMIT, LIMIT)
+    return Execution(sign, log, nodes.overflow, put(nodes.invalid, [value is None for value in exact]))
 
 
 def _at(which_BT: Tensor, of_spans: Tensor, fill: Any) -> Tensor:
