@@ -110,6 +110,11 @@ def test_the_tree_shows_every_node_its_value_and_its_words():
     assert '"30"' in lines[3] and "3.75" in lines[2]
 
 
+def test_a_chain_of_a_thousand_is_drawn():
+    lines = draw_tree(reading("1" + " + 1" * 1000)).splitlines()
+    assert len(lines) == 2001 and lines[0].split() == ["+", "1001"]
+
+
 @pytest.mark.parametrize(
     ("value", "text", "brief"),
     [

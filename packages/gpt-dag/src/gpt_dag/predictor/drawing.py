@@ -14,25 +14,28 @@ DIGITS = 12
 
 def draw_tree(reading: Reading) -> str:
     """The result on top, operands below it. Of a Reading with values."""
-    rows = list(_rows(reading, len(reading.values) - 1, "", ""))
+    rows = list(_rows(reading))
     width = max(len(tree) for tree, _, _ in rows)
     values = max(len(value) for _, value, _ in rows)
     return "\n".join(f"{tree.ljust(width)}  {value.ljust(values)}  {source}".rstrip() for tree, value, source in rows)
 
 
-def _rows(reading: Reading, node: int, first: str, rest: str) -> Iterator[tuple[str, str, str]]:
-    """Tree, value and source of a node and of all below it."""
+def _rows(reading: Reading) -> Iterator[tuple[str, str, str]]:
+    """Tree, value and source of every node, the result first; without recursion: a chain is as deep as long."""
     assert reading.expression is not None
     numbers, steps = reading.expression.numbers, reading.expression.steps
-    value = short(reading.values[node])
-    if node < len(numbers):
-        start, end = reading.spans[node]
-        yield first + "number", value, f'"{reading.text[start:end]}"'
-        return
-    step = steps[node - len(numbers)]
-    yield first + step.operator.value, value, ""
-    yield from _rows(reading, step.left, rest + "├── ", rest + "│   ")
-    yield from _rows(reading, step.right, rest + "└── ", rest + "    ")
+    due = [(len(reading.values) - 1, "", "")]  # node, what its own line begins with, what those below it begin with
+    while due:
+        node, first, rest = due.pop()
+        value = short(reading.values[node])
+        if node < len(numbers):
+            start, end = reading.spans[node]
+            yield first + "number", value, f'"{reading.text[start:end]}"'
+            continue
+        step = steps[node - len(numbers)]
+        yield first + step.operator.value, value, ""
+        due.append((step.right, rest + "└── ", rest + "    "))
+        due.append((step.left, rest + "├── ", rest + "│   "))
 
 
 def decimals_of(value: Fraction) -> int | None:
