@@ -32,7 +32,7 @@ SAME = {"−": "-", "×": "*", "÷": "/"}
 LEXEME = re.compile(
     r"(?P<space>\s+)|(?P<number>[0-9](?:[0-9]|,(?=[0-9]))*(?:\.[0-9]+)?)|(?P<word>[A-Za-z]+)|(?P<other>.)", re.DOTALL
 )
-GROUPED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 
 Span = tuple[int, int]
 """Characters [start, end) of the text."""
@@ -43,8 +43,9 @@ class WordTokenizer:
 
     Upper and lower case are one. Commas are dropped: in `1,604`, and between "thousand" and the number word after it.
     A hyphen joins tens and units ("fifty-eight"), is a minus where no letters touch it on both sides, and is an error
-    between other words. Text that this vocabulary has no ids for is a ParseError (a ValueError) with the `.position` of
-    the first character that does not fit; whether the tokens make an expression is not looked at.
+    between other words, and between tens and units where it touches one only ("fifty- eight"). Text that this
+    vocabulary has no ids for is a ParseError (a ValueError) with the `.position` of the first character that does not
+    fit; whether the tokens make an expression is not looked at.
     """
 
     name = "dag-words"
@@ -145,12 +146,17 @@ def _silent(text: str, place: int, before: str, last: str) -> bool:
     after = LEXEME.match(text, place + 1)
     if character == ",":
         word = re.match(r"\s*([A-Za-z]+)", text[place + 1 : place + 40])
-        if last != "thousand" or not word or word[1].lower() not in NUMBER_WORDS:
+        if last != "thousand" or not word or word[1].lower() not in (*SMALL, *TENS, "and"):
             raise ParseError("a comma stands only inside a number, as in 1,604 or 'one thousand, six'", text, place)
         return True
-    if character != "-" or before != "word" or after is None or after.lastgroup != "word":
+    if character != "-" or after is None:
         return False
-    if last not in TENS or after[0].lower() not in SMALL[1:10]:
+    around = re.match(r"\s*([A-Za-z]+)", text[place + 1 : place + 40])
+    units = around is not None and around[1].lower() in SMALL[1:10]
+    halved = last in TENS and units and (before == "word") != (after.lastgroup == "word")
+    if not halved and (before != "word" or after.lastgroup != "word"):
+        return False
+    if halved or last not in TENS or after[0].lower() not in SMALL[1:10]:
         raise ParseError("a hyphen joins tens and units only, as in fifty-eight; a minus has spaces", text, place)
     return True
 
