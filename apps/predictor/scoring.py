@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def items_of(options: argparse.Namespace) -> list[Item]:
+    if not options.evaluate:
+        raise ValueError(f"--evaluate needs a jsonl file, or one of {', '.join(TASKS)}")
     path, task = Path(options.evaluate), TASKS.get(options.evaluate)
     if path.exists() or task is None:
         return read_items(path)

@@ -58,7 +58,14 @@ def test_a_held_out_file_scored_with_oracle_plans_and_with_none(tmp_path, items)
         ("{", "line 2: "),
         ("[1]", r"line 2: expected an object .*, got \[1\]"),
         ('{"english": "one"}', "line 2: no text under fraction; the line has english"),
-        ('{"english": "one", "fraction": "1/0"}', "line 2: "),
+        ('{"english": "one", "fraction": "1/0"}', "line 2: the denominator is 0"),
+        ('{"english": "one", "fraction": "1e50000000"}', "line 2: fraction must be like 381/100"),
+        ('{"english": "one", "fraction": true}', "line 2: no text under fraction"),
+        (
+            '{"english": "one", "fraction": "1", "n_ops": true}',
+            "line 2: n_ops must be a number of operations, got True",
+        ),
+        ("[" * 100_000, "line 2: nested too deeply"),
         ('{"english": "one", "fraction": "one"}', "line 2: "),
         ('{"english": "one", "fraction": "1", "n_ops": "2"}', "line 2: n_ops must be a number of operations, got '2'"),
     ],
@@ -67,6 +74,15 @@ def test_lines_that_are_no_items_are_named(tmp_path, line, message):
     path = tmp_path / "items.jsonl"
     path.write_text('{"english": "one", "fraction": "1"}\n' + line + "\n")
     with pytest.raises(ValueError, match=message):
+        read_items(path)
+
+
+def test_lines_of_other_encodings_and_separators(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"english": "one\u2028", "fraction": 5, "style": null}\r\n', encoding="utf-8-sig")
+    assert read_items(path) == [Item("one\u2028", Fraction(5))]
+    path.write_bytes(b'\n{"english": "caf\xe9", "fraction": "1"}\n')
+    with pytest.raises(ValueError, match=r"items\.jsonl, line 2: not UTF-8"):
         read_items(path)
 
 

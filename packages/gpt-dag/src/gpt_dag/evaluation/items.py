@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+
+from gpt_dag.json_lines import json_lines
+
+FRACTION = re.compile(r"-?[0-9]{1,4000}(/[0-9]{1,4000}|\.[0-9]{1,4000})?")
+"""Without an exponent: a few characters could mean more digits than there is memory for."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,10 @@ def read_items(path: Path | str) -> list[Item]:
     Raises ValueError that names the line, OSError where there is no file.
     """
     items = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, row in json_lines(path):
         try:
-            items.append(_item(json.loads(line)))
-        except (ValueError, ZeroDivisionError) as error:
+            items.append(_item(row))
+        except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     if not items:
         raise ValueError(f"{path} has no expressions; expected lines like {json.dumps(_EXAMPLE)}")
@@ -43,13 +47,25 @@ _EXAMPLE = {"english": "two plus three", "fraction": "5", "style": "cardinal", "
 def _item(row: object) -> Item:
     if not isinstance(row, dict):
         raise ValueError(f"expected an object like {json.dumps(_EXAMPLE)}, got {json.dumps(row)[:80]}")
+    if type(row.get("fraction")) is int:
+        row = {**row, "fraction": str(row["fraction"])}
     missing = [key for key in ("english", "fraction") if not isinstance(row.get(key), str)]
     if missing:
         raise ValueError(f"no text under {' and '.join(missing)}; the line has {', '.join(map(str, row)) or 'nothing'}")
     n_ops = row.get("n_ops")
-    if n_ops is not None and (not isinstance(n_ops, int) or n_ops < 0):
+    if n_ops is not None and (type(n_ops) is not int or n_ops < 0):
         raise ValueError(f"n_ops must be a number of operations, got {n_ops!r}")
-    return Item(row["english"], Fraction(row["fraction"]), str(row.get("style", "?")), n_ops)
+    style = row.get("style")
+    return Item(row["english"], _fraction(row["fraction"]), "?" if style is None else str(style), n_ops)
+
+
+def _fraction(text: str) -> Fraction:
+    if not FRACTION.fullmatch(text):
+        raise ValueError(f"fraction must be like 381/100, 3.81 or -5, got {text[:40]!r}")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(f"the denominator is 0 in {text[:40]!r}") from error
 
 
 def write_items(path: Path | str, items: Iterable[Item]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from gpt_dag.evaluation.intervals import Rate
+from gpt_dag.json_lines import json_lines
 
 NUMBER = re.compile(r"-?[$€£]?-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 TOLERANCE = Decimal("1e-6")
@@ -52,10 +52,10 @@ def math_problems(task: str, path: Path | str | None, limit: int | None = None) 
     if limit == 0:
         return Skipped("0 examples were asked for")
     problems = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()[:limit], start=1):
+    for number, row in json_lines(path, limit):
         try:
-            *question, answer = (str(json.loads(line)[field]) for field in FIELDS[task])
-        except (ValueError, KeyError, TypeError) as error:
+            *question, answer = (str(row[field]) for field in FIELDS[task])
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: expected {', '.join(FIELDS[task])}; {error!r}") from error
         wanted = last_number(answer)
         if wanted is None:

@@ -124,7 +124,7 @@ class ExpressionCorpus:
         """Fingerprints."""
         if self.exclude is None:
             return None
-        lines = Path(self.exclude).read_text(encoding="utf-8").splitlines()
+        lines = Path(self.exclude).read_text(encoding="utf-8-sig").split("\n")
         plans = Plans.from_expressions([parse(json.loads(line)["symbolic"]) for line in lines if line.strip()])
         return fingerprint(plans).to(self.device)
 
