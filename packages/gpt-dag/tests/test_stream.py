@@ -30,8 +30,8 @@ LAWS = [
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Of each law 10 examples with ids (list of lists), tags and texts."""
-    return [(law, sample(law, 10, seed=7)) for law in LAWS]
+    """Of each law 6 examples with ids (list of lists), tags and texts."""
+    return [(law, sample(law, 6, seed=7)) for law in LAWS]
 
 
 def test_the_text_has_the_value_of_the_plan(drawn):
@@ -209,7 +209,7 @@ def test_splits_share_no_expression():
     law = Law(max_ops=2, max_digits=1, max_decimals=1)  # few enough to meet often
     marks = {
         split: fingerprint(sample(law, rows, split=split).plans)
-        for split, rows in (("train", 1500), ("val", 40), ("test", 40))
+        for split, rows in (("train", 800), ("val", 40), ("test", 40))
     }
     buckets = {split: set((mark % BUCKETS).tolist()) for split, mark in marks.items()}
     assert buckets["train"] <= set(range(98)) and len(buckets["train"]) > 90
@@ -221,9 +221,9 @@ def test_splits_share_no_expression():
 
 def test_an_example_depends_on_its_number_alone():
     law = Law()
-    whole = sample(law, 64, seed=5).texts()
-    assert sample(law, torch.tensor([63, 3]), seed=5).texts() == [whole[63], whole[3]]
-    assert sample(law, 64, seed=6).texts() != whole
+    whole = sample(law, 16, seed=5).texts()
+    assert sample(law, torch.tensor([15, 3]), seed=5).texts() == [whole[15], whole[3]]
+    assert sample(law, 16, seed=6).texts() != whole
     assert sample(law, 8, seed=5, split="val").texts() != sample(law, 8, seed=5, split="test").texts()
 
 
@@ -236,10 +236,10 @@ def test_what_is_excluded_never_occurs():
 
 def test_examples_fit_into_the_width_or_are_drawn_anew():
     law = Law()
-    assert int(sample(law, 8, width=24).layout.length.max()) <= 24
+    assert int(sample(Law(max_ops=2), 8, width=12).layout.length.max()) <= 12
     assert int(sample(law, 20).layout.length.max()) <= longest(law)
     with pytest.raises(ValueError, match="context length is too short"):
-        sample(Law(min_ops=6, max_ops=6), 1, width=5)
+        sample(Law(min_ops=2, max_ops=2, styles=("symbols",)), 1, width=3)
 
 
 @pytest.mark.parametrize(
