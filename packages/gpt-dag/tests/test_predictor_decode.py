@@ -224,3 +224,11 @@ def test_a_digit_is_read_as_itself():
     assert not decode(tags, 4, ids).invalid.any()
     tags[0, 0, VALUE] = 3
     assert decode(tags, 4, ids).problem.tolist() == [Problem.MISREAD]
+
+
+def test_digits_that_sum_to_more_than_an_integer_holds_are_no_number():
+    tags = torch.zeros(1, 300, 6, dtype=torch.int64)
+    tags[..., PLACE], tags[..., VALUE] = 1, 27  # ninety, at the highest place
+    tags[0, -1, PLACE], tags[0, -1, ROLE] = 16, Role.NUMBER_END
+    read = decode(tags, max_digits=8)
+    assert read.invalid.all() and read.plans.scaled.tolist() == [[0]]

@@ -106,7 +106,9 @@ def _numbers(within: Tensor, number: Tensor, value: Tensor, exponent: Tensor, N:
     places = places.scatter_reduce(1, number, decimals, "amax")
     power = (exponent + places.gather(1, number)).clamp(min=0)
     scaled = torch.zeros_like(places).scatter_add(1, number, torch.where(within, said * powers[power], 0))
-    return scaled, places
+    size = torch.zeros_like(places, dtype=torch.float64)  # digits that make no number may sum to more than int64 holds
+    size = size.scatter_add(1, number, torch.where(within, said.double() * powers[power].double(), 0.0))
+    return scaled.masked_fill(size >= 2.0**62, 0), places
 
 
 def _collect(column: Tensor, slot: Tensor, slots: int) -> Tensor:
