@@ -91,7 +91,7 @@ class PlanSource(nn.Module):
         """Every row of ids, one expression each, read and executed; S may be 0."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             logits = self.predictor(ids_SL)
-        prediction = decode(logits.tags(), self.predictor.config.max_digits)
+        prediction = decode(logits.tags(), self.predictor.config.max_digits, ids_SL)
         plans, unreadable = prediction.plans, prediction.invalid.tolist()
         exact = [None if bad else value for bad, value in zip(unreadable, plans.fractions(), strict=True)]
         confidence = None if self.freeze else _confidence(logits)

@@ -18,6 +18,7 @@ from gpt_dag.plans import Plans
 from gpt_dag.predictor.config import PredictorConfig
 from gpt_dag.predictor.decode import Prediction, decode
 from gpt_dag.predictor.packing import Neighbours, Packing
+from gpt_dag.tokens import WordTokenizer
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class PredictorOnlyModel(nn.Module):
     @torch.no_grad()
     def predict_plan(self, ids: Tensor) -> Prediction:
         """What the network reads in ids (B, T), one expression a row, and what of it makes no expression."""
-        return decode(self(ids).tags(), self.config.max_digits)
+        words = ids if self.config.vocab_size == WordTokenizer.vocab_size else None
+        return decode(self(ids).tags(), self.config.max_digits, words)
 
     def execute(self, plans: Plans, **options: Any) -> Execution:
         """The float64 value of every node of B plans; options as in `gpt_dag.execute`. Exact: `Plans.fractions`."""
