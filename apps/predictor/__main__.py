@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         if command is not None:
             return command(argv[1:])
     if {"-h", "--help"} & set(argv):
-        print(f"{__doc__}\n--ask --help, --evaluate --help and --math --help say what these take. Training:\n")
+        print(f"{__doc__}\n--ask TEXT --help, --evaluate FILE --help and --math TASK --help say what else they take.\n")
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
     config = load()

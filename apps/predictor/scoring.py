@@ -44,11 +44,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def items_of(options: argparse.Namespace) -> list[Item]:
-    if not options.evaluate:
-        raise ValueError(f"--evaluate needs a jsonl file, or one of {', '.join(TASKS)}")
     path, task = Path(options.evaluate), TASKS.get(options.evaluate)
-    if path.exists() or task is None:
+    if path.is_file():
         return read_items(path)
+    if task is None:
+        raise ValueError(f"--evaluate needs a jsonl file, or one of {', '.join(TASKS)}; got {options.evaluate!r}")
     number = {} if options.number is None else {"n": options.number}
     return task(seed=options.seed, **number)
 
