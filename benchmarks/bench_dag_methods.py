@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -179,7 +180,7 @@ def score(method: Any, ops: int, rows: int) -> Rate:
         return Rate(method.right(ids, plans), rows)
 
 
-class Method:
+class Method(ABC):
     """A model, how it learns from a batch, and how many answers of a batch it gets right."""
 
     def __init__(self, model: nn.Module, learning_rate: float = 3e-3):
@@ -196,11 +197,13 @@ class Method:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    @abstractmethod
     def loss(self, ids: Any, plans: Plans) -> Tensor:
-        raise NotImplementedError
+        """Mean loss of a batch."""
 
+    @abstractmethod
     def right(self, ids: Any, plans: Plans) -> int:
-        raise NotImplementedError
+        """How many rows are answered exactly."""
 
 
 class Characters(Method):
