@@ -1,21 +1,28 @@
-"""Evaluation of language models: an evaluator asks for text and log-probabilities, never for tensors."""
+"""Evaluation of language models: benchmarks, scored by the published conventions, on any model."""
 
-from gpt_eval.metrics import bits_per_byte, centered_accuracy
-from gpt_eval.model import LanguageModel, Score
-from gpt_eval.multiple_choice import (
-    RULES,
-    MultipleChoiceItem,
-    MultipleChoiceResult,
-    multiple_choice_accuracy,
+from gpt_eval.errors import (
+    BundleError,
+    CodeExecutionRefused,
+    EvaluationError,
+    JudgeRequired,
+    UnsupportedByBackend,
 )
+from gpt_eval.metrics import bits_per_byte, centered_accuracy
+from gpt_eval.model import LanguageModel, Scored
+from gpt_eval.task import Generation, Item, Record, Task
 
 __all__ = [
-    "RULES",
+    "BundleError",
+    "CodeExecutionRefused",
+    "EvaluationError",
+    "Generation",
+    "Item",
+    "JudgeRequired",
     "LanguageModel",
-    "MultipleChoiceItem",
-    "MultipleChoiceResult",
-    "Score",
+    "Record",
+    "Scored",
+    "Task",
+    "UnsupportedByBackend",
     "bits_per_byte",
     "centered_accuracy",
-    "multiple_choice_accuracy",
 ]
