@@ -97,7 +97,17 @@ class Record:
 
 
 class TaskType(Protocol):
-    """What a module of `gpt_eval.types` offers."""
+    """What a module of `gpt_eval.types` offers: a constant and three functions.
+
+    A module may offer more, which the runner looks for by name:
+
+    EXECUTES_CODE = True: `grade` runs generated programs; refused unless the caller allows it.
+    NEEDS_JUDGE = True: refused without a judge; the judge is handed to all its functions as `task.options["judge"]`.
+    answer(task, items, model) -> one list of texts per item, for `grade`: where one `generate` of `item.prompt` with
+    `item.generation` is not the whole conversation (several turns, tools).
+    summarize(task, records) -> Mapping[str, JSON]: what the result holds besides the means of `correct` and `metrics`
+    (intervals, labels, failures). `{"accuracy": None, ...}` withdraws a score that is not one.
+    """
 
     NEEDS: frozenset[Capability]
 
