@@ -9,6 +9,8 @@ import exactly
 from gpt_core.checkpoint import find_checkpoint
 from gpt_optim import factories
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = ("zero1", "zero2", "fsdp")
 OPTIMIZERS = ("adamw", "muon", "normuon")
 

@@ -17,6 +17,7 @@ FACTORIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from /proc")
 def test_memory_does_not_grow_with_what_was_read(make_documents):
     ids = np.ones(TOKENS, np.uint16)

@@ -113,6 +113,7 @@ def test_what_was_made_ahead_is_forgotten_with_its_thread(make_dataset):
     assert queue() is None
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_with_a_thread_at_work_ends_well(make_dataset):
     script = (
         "import sys, gpt_data\ndata = gpt_data.random_windows(sys.argv[1], 32, 64, prefetch=50).train\nnext(data)\n"
