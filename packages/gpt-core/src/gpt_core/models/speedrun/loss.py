@@ -1,0 +1,91 @@
+"""The speedrun's loss: a sum over tokens, in training of several next tokens, with products in float8 on request.
+
+Dimensions: B rows, T tokens, D width, V vocabulary, K next tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gpt_kernels
+from gpt_core.training.losses import IGNORE, LossSums
+from gpt_kernels import SigmoidCap, cross_entropy, fp8_linear_cross_entropy, linear_cross_entropy_and_lse
+
+Cap = SigmoidCap | float
+
+
+class SpeedrunLoss:
+    """Σ_k w_k · CE(z_r, target of token r + k), summed over the tokens r of a row; targets beyond its end do not count.
+
+    Gradients are of the sum over a micro-batch's tokens, averaged over the micro-batches of the step (`sums_tokens`),
+    where other losses have the mean per token: with more tokens they are larger, as in the records.
+    Reported, and judged in evaluation, is the ordinary loss of the next token; with the float8 head the weighted sum.
+    """
+
+    sums_tokens = True
+    """The loop divides the gradient by micro-batches, not by targets."""
+
+    def __init__(self, weights: Sequence[float] = (1.0,), fp8: bool = False):
+        if fp8:
+            check_fp8()
+        self.fp8 = fp8
+        self.set_weights(weights)
+
+    def set_weights(self, weights: Sequence[float]) -> None:
+        """w_k of the next tokens; the number of them is a constant of a compiled model, their values are not."""
+        if not weights or any(not weight >= 0 for weight in weights) or not weights[0] > 0:
+            raise ValueError(f"weights of the next tokens are numbers from 0 on, the first positive, got {weights}")
+        self.weights = torch.tensor(list(weights), dtype=torch.float32)
+
+    def count(self, targets: Tensor) -> Tensor:
+        return (targets != IGNORE).sum()
+
+    def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
+        """accuracy means evaluation: the next token alone. logits are capped."""
+        options: dict[str, Any] = {"ignore_index": IGNORE, "reduction": "sum"}
+        next_token = cross_entropy(logits_BTV, targets_BT, **options)
+        if accuracy:
+            right = (logits_BTV.argmax(-1) == targets_BT).sum()
+            return LossSums(next_token, next_token.detach(), right, self.count(targets_BT))
+        zero = next_token.new_zeros(())
+        objective = cross_entropy(logits_BTV, targets_BT, target_weights=self.weights, **options)
+        return LossSums(objective, next_token.detach(), zero, zero)
+
+    def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, *, softcap: Cap = 0.0) -> LossSums:
+        options: dict[str, Any] = {
+            "target_weights": self.weights,
+            "ignore_index": IGNORE,
+            "softcap": softcap,
+            "reduction": "sum",
+        }
+        if self.fp8:
+            objective = fp8_linear_cross_entropy(x_BTD, weight_VD, targets_BT, **options)
+            zero = objective.new_zeros(())
+            return LossSums(objective, objective.detach(), zero, zero)
+        objective, lse_BT = linear_cross_entropy_and_lse(x_BTD, weight_VD, targets_BT, **options)
+        zero = objective.new_zeros(())
+        return LossSums(objective, _next_token(x_BTD, weight_VD, targets_BT, lse_BT, softcap), zero, zero)
+
+
+@torch.no_grad()
+def _next_token(x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, lse_BT: Tensor, cap: Cap) -> Tensor:
+    """Σ (LSE − z[target]): the loss without the tokens further on, from one column of logits per token."""
+    column_BTD = weight_VD[targets_BT.clamp(min=0)].to(x_BTD.dtype)
+    z_BT = gpt_kernels.softcap((x_BTD * column_BTD).sum(-1), cap)
+    return (lse_BT - z_BT).masked_fill(targets_BT == IGNORE, 0).sum()
+
+
+def check_fp8() -> None:
+    """ValueError where no GPU here multiplies float8."""
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
+        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
+        raise ValueError(f"float8 needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}")
+
+
+def speedrun_loss(weights: Sequence[float] = (1.0,), fp8: bool = False) -> SpeedrunLoss:
+    """Softcapped cross-entropy of the next tokens, summed; fp8: the head's products in float8."""
+    return SpeedrunLoss(weights, fp8)

@@ -1,0 +1,82 @@
+"""Which layer does what: the table of record 68, for any depth.
+
+|  layer of 11    | 0      | 1   | 2      | 3    | 4   | 5      | 6    | 7   | 8   | 9      | 10   |
+|-----------------|--------|-----|--------|------|-----|--------|------|-----|-----|--------|------|
+| attention       | paired | std | paired | std  | std | paired | none | std | std | paired | std  |
+| window          | short  | sh. | short  | long | sh. | short  |      | sh. | sh. | short  | long |
+| key offset      |        |     |        | yes  |     |        |      |     |     |        | yes  |
+| value embedding | 0      | 1   |        |      |     |        |      |     | 2   | 3      | 4    |
+
+The layer without attention gets a skip connection from layer 3, and the stream after layer 7 is backed out at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+if TYPE_CHECKING:
+    from .config import SpeedrunConfig
+
+DEPTH = 11
+PAIRED, LONG, VALUES, SKIP_FROM, FREE, BACKOUT = (0, 2, 5, 9), (3, 10), (0, 1, 8, 9, 10), 3, 6, 7
+
+
+@dataclass(frozen=True)
+class Places:
+    """Layers where something happens, for one depth: those of the eleven, in proportion."""
+
+    paired: frozenset[int]
+    long: frozenset[int]
+    values: frozenset[int]
+    skip_from: int
+    free: int
+    """The layer without attention, where the skip connection ends."""
+    backout: int
+
+    @classmethod
+    def of_depth(cls, n_layer: int) -> Self:
+        """Layer i of eleven becomes i · (n_layer − 1) / 10, rounded half up; tricks that meet in one layer merge."""
+        place = lambda i: (2 * i * (n_layer - 1) + DEPTH - 1) // (2 * (DEPTH - 1))
+        places = lambda layers: frozenset(map(place, layers))
+        return cls(places(PAIRED), places(LONG), places(VALUES), place(SKIP_FROM), place(FREE), place(BACKOUT))
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one layer is made of."""
+
+    index: int
+    attention: Literal["standard", "paired"] | None
+    slot: int | None
+    """Row of the attention bank and of the attention gates."""
+    long: bool
+    """Sees the long window."""
+    key_offset: bool
+    value: int | None
+    """Number of its value embedding and of its gate."""
+
+
+def plan_layers(n_layer: int, places: Places, switches: SpeedrunConfig) -> tuple[LayerPlan, ...]:
+    """One plan per layer. ValueError for a model that is too shallow for its switches."""
+    if switches.skip and not places.skip_from < places.free:
+        raise ValueError(f"skip needs a layer before the one without attention; n_layer={n_layer} is too few")
+    layers: list[LayerPlan] = []
+    slots = values = 0
+    for i in range(n_layer):
+        free = switches.attention_free_layer and i == places.free
+        long = i in places.long and not free
+        paired = switches.paired_heads and i in places.paired and not long
+        value = switches.value_embeddings and i in places.values and not free
+        layers.append(
+            LayerPlan(
+                index=i,
+                attention=None if free else "paired" if paired else "standard",
+                slot=None if free else slots,
+                long=long,
+                key_offset=switches.key_offset and long,
+                value=values if value else None,
+            )
+        )
+        slots, values = slots + (not free), values + value
+    return tuple(layers)
