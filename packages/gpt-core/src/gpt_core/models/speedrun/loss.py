@@ -21,13 +21,10 @@ Cap = SigmoidCap | float
 class SpeedrunLoss:
     """Σ_k w_k · CE(z_r, target of token r + k), summed over the tokens r of a row; targets beyond its end do not count.
 
-    Gradients are of the sum over a micro-batch's tokens, averaged over the micro-batches of the step (`sums_tokens`),
-    where other losses have the mean per token: with more tokens they are larger, as in the records.
+    Gradients are of the sum over a micro-batch's tokens, averaged over the micro-batches of the step (`divisor`), where
+    other losses have the mean per token: with more tokens they are larger, as in the records.
     Reported, and judged in evaluation, is the ordinary loss of the next token; with the float8 head the weighted sum.
     """
-
-    sums_tokens = True
-    """The loop divides the gradient by micro-batches, not by targets."""
 
     def __init__(self, weights: Sequence[float] = (1.0,), fp8: bool = False):
         if fp8:
@@ -42,7 +39,12 @@ class SpeedrunLoss:
         self.weights = torch.tensor(list(weights), dtype=torch.float32)
 
     def count(self, targets: Tensor) -> Tensor:
+        """Denominator of what is reported: targets."""
         return (targets != IGNORE).sum()
+
+    def divisor(self, targets: Tensor) -> Tensor:
+        """Denominator of the gradient: 1 for every micro-batch."""
+        return targets.new_ones(())
 
     def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
         """accuracy means evaluation: the next token alone. logits are capped."""
