@@ -337,7 +337,7 @@ def test_failure_names_the_reason():
 
 
 def test_unknown_style():
-    with pytest.raises(ValueError, match=r"'fancy'.*compact, blocks or quiet"):
+    with pytest.raises(ValueError, match=r"'fancy'.*one of compact, blocks, quiet, speedrun"):
         ConsoleSink(1, style="fancy")  # ty: ignore[invalid-argument-type]
 
 

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
 from .sinks import BaseSink, Number, Status
 from .summary import summary_rows, summary_table
 from .text import count, duration, is_utf8, number, pairs, percent, printable, scalar
 
-ConsoleStyle = Literal["compact", "blocks", "quiet"]
+ConsoleStyle = Literal["compact", "blocks", "quiet", "speedrun"]
 _WIDTH = 80
 _REDRAW_S = 0.1  # a faster progress line only costs time
 
@@ -24,6 +24,7 @@ class ConsoleSink(BaseSink):
     - compact: step, loss, tokens/s, MFU or n/a, time left. One live line on a tty, else one line per `log`.
     - blocks: the iteration block with memory and gradients, one per `log`.
     - quiet: evaluations, checkpoints, samples and messages only.
+    - speedrun: the lines of modded-nanogpt's logs, of evaluations and steps; train_time is the clock of the record.
     """
 
     def __init__(
@@ -36,8 +37,8 @@ class ConsoleSink(BaseSink):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if style not in ("compact", "blocks", "quiet"):
-            raise ValueError(f"console style: got {style!r}, expected compact, blocks or quiet")
+        if style not in get_args(ConsoleStyle):
+            raise ValueError(f"console style: got {style!r}, expected one of {', '.join(get_args(ConsoleStyle))}")
         self.max_steps = max_steps
         self._start_step = start_step
         self._style = style
@@ -64,6 +65,8 @@ class ConsoleSink(BaseSink):
             self._print(self._line(step, metrics, now))
         elif self._style == "blocks":
             self._print(iteration_block(step, {**self._static, **metrics}, self._time_left(step, now)))
+        elif self._style == "speedrun":
+            self._print(self._record_line(step, (scalar(metrics, "train/train_time_hr") or 0.0) * 3600))
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         if kind in ("warning", "error"):
@@ -77,6 +80,9 @@ class ConsoleSink(BaseSink):
             self._static = {f"mfu/{key}": value for key, value in (data.get("mfu") or {}).items()}
         elif kind == "info":
             self._print(str(data.get("message", "")))
+        elif kind == "eval" and self._style == "speedrun" and "val/train_time_s" in data:
+            losses = f" val_loss:{data['val/loss']:.4f}"
+            self._print(self._record_line(int(data["step"]), data["val/train_time_s"], losses))
         elif kind == "eval":
             self._print(self._eval_line(data), style="bold green" if self._is_best(data) else "green")
         elif kind == "checkpoint":
@@ -121,6 +127,12 @@ class ConsoleSink(BaseSink):
     def _eval_line(self, data: Mapping[str, Any]) -> str:
         shown = {k: v for k, v in data.items() if k != "step" and isinstance(v, int | float)}
         return f"eval at step {data.get('step', '?')}: {pairs(shown)}"
+
+    def _record_line(self, step: int, seconds: float, losses: str = "") -> str:
+        """As in the logs of records; the time of steps alone, without validation and compilation."""
+        milliseconds = 1e3 * seconds
+        times = f"train_time:{milliseconds:.0f}ms step_avg:{milliseconds / max(step, 1):.2f}ms"
+        return f"step:{step}/{self.max_steps}{losses} {times}"
 
     def _time_left(self, step: int, now: float) -> float | None:
         done = step - self._start_step

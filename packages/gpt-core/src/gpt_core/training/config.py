@@ -47,7 +47,9 @@ class ParallelConfig:
     """How several processes share the work."""
 
     strategy: Literal["auto", "single", "ddp", "zero1", "zero2", "fsdp"] = "auto"
-    """auto: single in one process, ddp in several. zero1, zero2: optimizer state sharded; fsdp: everything."""
+    """auto: single in one process, `several` in several. zero1, zero2: optimizer state sharded; fsdp: everything."""
+    several: Literal["ddp", "zero1", "zero2", "fsdp"] = "ddp"
+    """What auto means in several processes."""
     backend: str = "auto"
     """auto (nccl on GPUs, gloo on CPUs), nccl or gloo."""
     timeout_minutes: float = 30.0
@@ -126,7 +128,7 @@ class LoggingConfig:
     """What is measured and where it goes."""
 
     log_every: int = 10
-    style: Literal["compact", "blocks", "quiet"] = "compact"
+    style: Literal["compact", "blocks", "quiet", "speedrun"] = "compact"
     gradient_log_interval: int = 0
     """Steps between gradient statistics; 0: off (the global norm is always logged)."""
     log_save_interval: int = 100

@@ -41,35 +41,40 @@ def train(
 
     `forward` is `ModelWithLoss(state.model, loss)`, possibly compiled and spread over the ranks (`parallelize`).
     Gradients are those of the mean loss over every target of the step: all micro-steps, all ranks, whatever the number
-    of targets in each. `schedule` and `weight_decay_schedule` multiply what each group of the optimizer was configured
-    with, `momentum_schedule` is the value itself.
+    of targets in each; a loss that has `divisor(targets)` says by what its sum is divided instead. `schedule` and
+    `weight_decay_schedule` multiply what each group of the optimizer was configured with, `momentum_schedule` is the
+    value itself.
     Hooks see every step; time spent in them is not step time. Raises `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
+    divisor = getattr(loss, "divisor", None)
     nonfinite_in_a_row = 0
     forward.train()
     with StopRequest() as stop:
         for hook in hooks:
             hook.on_start(state)
         while state.step < max_steps and state.status == "running":
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.process_time()
 
             # The step's batches come first: the mean is over all its targets, so their number must be known.
             batches = [next(state.data) for _ in range(plan.micro_steps)]
             targets = sum(int(loss.count(batch.targets)) for batch in batches)
+            parts = sum(int(divisor(batch.targets)) for batch in batches) if divisor else targets
+            given = sum(batch.inputs.numel() for batch in batches)
             data_seconds = time.perf_counter() - started
-            count, stopping = distributed.sum([targets, stop.requested])  # all ranks stop at the same step
+            # all ranks stop at the same step
+            count, divided_by, tokens, stopping = distributed.sum([targets, parts, given, stop.requested])
             if not count:
                 raise ValueError(
-                    f"step {state.step}: none of its {plan.tokens} targets counts; every one of them is masked"
+                    f"step {state.step}: none of its {tokens:.0f} targets counts; every one of them is masked"
                 )
 
             # rows that are mostly padding: only what counts is a token
-            tokens = int(count) if getattr(loss, "counts_tokens", False) else plan.tokens
+            tokens = int(count if getattr(loss, "counts_tokens", False) else tokens)
             rate = schedules.set(state.step)
             result = StepResult(count=count, tokens=tokens, lr=rate, data_seconds=data_seconds)
-            scale = distributed.world_size / count  # ranks are averaged; we want the sum
+            scale = distributed.world_size / divided_by  # ranks are averaged; we want the sum
             for i, batch in enumerate(batches):
                 batch = batch.to(distributed.device, non_blocking=True)
                 with gradient_sync(forward, last=i == len(batches) - 1):
@@ -92,6 +97,7 @@ def train(
             state.step += 1
             state.tokens += tokens
             state.train_seconds += result.seconds
+            state.cpu_seconds += time.process_time() - started_cpu
             state.last = result
             if nonfinite_in_a_row and nonfinite_in_a_row >= max_nonfinite_steps:
                 raise TrainingDiverged(diagnosis(state, nonfinite_in_a_row))

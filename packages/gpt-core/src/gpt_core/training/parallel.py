@@ -26,7 +26,7 @@ from gpt_core.training.sharded_optimizer import check_optimizer
 def resolve_strategy(config: ParallelConfig, distributed: Distributed) -> str:
     """`auto` by the number of processes; refuses what cannot work."""
     if config.strategy == "auto":
-        return "single" if distributed.world_size == 1 else "ddp"
+        return "single" if distributed.world_size == 1 else config.several
     if config.strategy == "single" and distributed.world_size > 1:
         raise ValueError(
             f"parallel.strategy is single, but {distributed.world_size} processes were started: each would train "

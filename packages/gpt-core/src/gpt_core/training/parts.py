@@ -23,8 +23,9 @@ from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
-from gpt_core.training.schedules import Schedule, check_schedules
+from gpt_core.training.schedules import Schedule, check_schedules, check_stage_rates
 from gpt_core.training.sharded_optimizer import build_optimizer
+from gpt_core.training.stages import Stages
 from gpt_core.training.state import Loader, TrainState
 
 
@@ -33,6 +34,7 @@ class Parts:
     """The objects that the loop and its hooks are given, and the choices that were made for them."""
 
     plan: BatchPlan
+    stages: Stages
     splits: Any
     """Loaders `train`, `val`, `test` (may be None) and their `dataset`."""
     tokenizer: Any
@@ -66,6 +68,9 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
 
     # data and model
     plan = plan_batches(training, ranks.world_size)
+    stages = Stages(config.section("stages"), training.max_steps)
+    check_stage_rates(stages, config.component("scheduler"))
+    loss = config.component("loss").build()  # first, for it may need a GPU that is not there
     splits = config.component("data").build(
         context_length=training.context_length,
         device_batch_size=training.device_batch_size,
@@ -86,7 +91,6 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
             f"{plan.device_batch_size} on {plan.world_size} processes"
         )
     model = initial.model if strategy == "fsdp" else initial.model.to(ranks.device)  # fsdp moves it shard by shard
-    loss = config.component("loss").build()
 
     # what is called each step: the model with its loss, compiled, spread over the processes
     dtype = resolve_dtype(general.dtype, ranks.device)
@@ -95,7 +99,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         checkpoint_activations(model)
     if training.fp8:
         multiply_in_float8(model)
-    rows = plan.device_batch_size * plan.context_length
+    rows = max(plan.device_batch_size, *stages.config.device_batch_size or (0,)) * plan.context_length
     loss_choice = choose(training.fused_loss, model, loss, rows=rows, dtype=dtype, device=ranks.device)
     forward = ModelWithLoss(model, loss, fused=loss_choice.fused)
     example = partial(_first_inputs, splits.train, ranks.device)
@@ -109,9 +113,10 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
 
     # what moves the weights
     optimizer = build_optimizer(config.component("optimizer"), model, strategy)
-    schedule, momentum, decay = (
+    schedule = config.component("scheduler").build(**stages.schedule_arguments())
+    momentum, decay = (
         factory and factory.build(max_steps=training.max_steps)
-        for factory in map(config.component, ("scheduler", "momentum_scheduler", "weight_decay_scheduler"))
+        for factory in map(config.component, ("momentum_scheduler", "weight_decay_scheduler"))
     )
     check_schedules(optimizer, momentum, decay)
     scaler = config.component("scaler").build(grad_clip=training.grad_clip, dtype=dtype, device_type=ranks.device.type)
@@ -122,6 +127,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         state.restore(load_checkpoint(resume, model=model, optimizer=optimizer, data=splits.train, distributed=ranks))
     return Parts(
         plan=plan,
+        stages=stages,
         splits=splits,
         tokenizer=splits.dataset.load_tokenizer(),
         initial=initial,

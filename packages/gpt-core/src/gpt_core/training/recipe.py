@@ -25,6 +25,7 @@ from gpt_core.training.config import (
     SampleConfig,
     TrainingConfig,
 )
+from gpt_core.training.stages import StagesConfig
 
 SCHEMA: Mapping[str, type | Component] = {
     "general": GeneralConfig,
@@ -38,6 +39,7 @@ SCHEMA: Mapping[str, type | Component] = {
     "weight_decay_scheduler": Component(runtime=frozenset({"max_steps"}), optional=True),
     "scaler": Component(runtime=frozenset({"grad_clip", "dtype", "device_type"})),
     "training": TrainingConfig,
+    "stages": StagesConfig,
     "eval": EvalConfig,
     "checkpoint": CheckpointConfig,
     "logging": LoggingConfig,

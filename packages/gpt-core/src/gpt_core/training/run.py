@@ -26,6 +26,7 @@ from gpt_core.training.recipe import (
     weights_to_start_from,
 )
 from gpt_core.training.reporting import announce, conclude, mfu_meter, recorded, write_records
+from gpt_core.training.stage_warm_up import warm_up, warms_up
 from gpt_core.training.state import Hook
 
 
@@ -56,7 +57,8 @@ def run(
         sinks.info(f"loss: {parts.loss_choice.why}")
         if parts.not_compiled:
             sinks.warning(f"torch.compile is off, running eagerly: {parts.not_compiled}")
-        train(
+        train_on = partial(
+            train,
             parts.state,
             parts.forward,
             loss=parts.loss,
@@ -64,10 +66,14 @@ def run(
             momentum_schedule=parts.momentum_schedule,
             weight_decay_schedule=parts.weight_decay_schedule,
             plan=parts.plan,
-            max_steps=parts.state.step if only_look else training.max_steps,
             distributed=ranks,
             autocast=parts.autocast,
             max_nonfinite_steps=training.max_nonfinite_steps,
+        )
+        if not only_look and warms_up(parts, general):
+            sinks.info(warm_up(parts, ranks, train_on))
+        train_on(
+            max_steps=parts.state.step if only_look else training.max_steps,
             hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, extra_hooks),
         )
         if ranks.is_main:
@@ -101,9 +107,11 @@ def make_hooks(
         ranks.world_size,
         bytes_per_token=splits.dataset.bytes_per_token("val"),
     )
+    follow = [hooks.FollowStages(parts.stages, parts.state.model, parts.loss, splits.train)] if parts.stages else []
     if config.section("eval").eval_only:
-        return [measure]
+        return [*follow, measure]
     made = [
+        *follow,
         hooks.Log(logging, sinks, ranks, meter, config.section("training").max_steps),
         measure,
         hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, {"model": parts.initial.description}),

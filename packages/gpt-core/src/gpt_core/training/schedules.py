@@ -7,6 +7,10 @@ from typing import TypeAlias
 
 from torch.optim import Optimizer
 
+from gpt_core.config import Factory
+from gpt_core.config.factory import signature_of
+from gpt_core.training.stages import Stages
+
 Schedule: TypeAlias = "Callable[[int], float]"
 """A pure function of the step about to be taken, counted from 0: a resumed run needs nothing but its step."""
 
@@ -68,4 +72,20 @@ def check_schedules(optimizer: Optimizer, momentum: Schedule | None, weight_deca
         raise ValueError(
             f"weight_decay_scheduler is set, but no group of {name} decays its weights; set the optimizer's "
             "weight_decay, or --weight_decay_scheduler=null"
+        )
+
+
+def check_stage_rates(stages: Stages, scheduler: Factory) -> None:
+    """ValueError where `stages.lr` would be ignored, or says what the scheduler's arguments say; nothing is built."""
+    if stages.config.lr is None:
+        return
+    twice = {"factors", "boundaries"} & scheduler.kwargs.keys()
+    if twice:
+        raise ValueError(
+            f"stages.lr and scheduler.module_kwargs.{min(twice)} say the same thing twice; set one of them to null"
+        )
+    if not {"factors", "boundaries"} <= signature_of(scheduler.target).parameters.keys():
+        raise ValueError(
+            f"stages.lr is set, but {scheduler.path} takes no factors and boundaries: it would do nothing. Use "
+            "gpt_optim.schedules.stages, or stages.lr=null"
         )

@@ -73,6 +73,8 @@ class TrainState:
     """Steps skipped because of a non-finite gradient."""
     train_seconds: float = 0.0
     """Time spent in steps: without evaluation, saving and compilation warm-up."""
+    cpu_seconds: float = 0.0
+    """This process's CPU time in the same steps, over all its threads: what a run on a shared machine costs."""
     status: Status = "running"
     last: StepResult = field(default_factory=StepResult)
 
@@ -84,6 +86,7 @@ class TrainState:
             "best_val_loss": self.best_val_loss,
             "nonfinite_steps": self.nonfinite_steps,
             "train_seconds": self.train_seconds,
+            "cpu_seconds": self.cpu_seconds,
             "scaler": self.scaler.state_dict(),
         }
 
@@ -96,7 +99,7 @@ class TrainState:
         """Continue from a checkpoint's meta.json."""
         self.step, self.tokens = meta["step"], meta["tokens"]
         self.best_val_loss, self.nonfinite_steps = meta["best_val_loss"], meta["nonfinite_steps"]
-        self.train_seconds = meta["train_seconds"]
+        self.train_seconds, self.cpu_seconds = meta["train_seconds"], meta.get("cpu_seconds", 0.0)
         self.scaler.load_state_dict(meta["scaler"])
 
 

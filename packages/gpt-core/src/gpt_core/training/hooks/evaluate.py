@@ -64,6 +64,7 @@ class Evaluate(Hook):
         metrics = {"val/loss": result.loss, "val/acc": result.accuracy, "val/ppl": math.exp(min(result.loss, 700.0))}
         if self.bytes_per_token:
             metrics["val/bits_per_byte"] = result.loss / math.log(2) / self.bytes_per_token
+        metrics |= {"val/train_time_s": state.train_seconds, "val/train_cpu_s": state.cpu_seconds}
         self._report(state, metrics | {"val/time_s": time.perf_counter() - started})
 
     def _whole(self, loader: Any) -> int:
