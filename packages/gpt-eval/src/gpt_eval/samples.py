@@ -97,7 +97,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
             return f"{name} was {before.get(name)!r}, is now {now.get(name)!r}"
     limits = [math.inf if entry.get("limit") is None else entry["limit"] for entry in (before, now)]
     if limits[1] < limits[0]:
-        return f"it has limit {before.get('limit')}, and {now['limit']} would drop items"
+        had = "all rows" if before.get("limit") is None else f"{before['limit']} rows of each task"
+        return f"it is over {had}, and limit {now['limit']} would drop some"
     if not _same_probe(before.get("probe"), now.get("probe")):
         return f"the model {now.get('model')!r} answers a probe otherwise than it did: its weights have changed"
     for label in before.get("tasks", {}).keys() & now["tasks"].keys():
