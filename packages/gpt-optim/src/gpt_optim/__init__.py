@@ -14,6 +14,8 @@ from gpt_optim.rules import default_rules as default_rules
 from gpt_optim.rules import gpt_rules as gpt_rules
 from gpt_optim.rules import hf_gpt2_rules as hf_gpt2_rules
 from gpt_optim.rules import hf_llama_rules as hf_llama_rules
+from gpt_optim.speedrun import speedrun as speedrun
+from gpt_optim.ties import Tie as Tie
 from gpt_optim.variants import DistAdamW as DistAdamW
 from gpt_optim.variants import DistMuonAdamW as DistMuonAdamW
 from gpt_optim.variants import Muon as Muon

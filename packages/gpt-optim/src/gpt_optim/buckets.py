@@ -20,6 +20,7 @@ Tensors = list[Tensor]
 
 class Bucket(Protocol):
     ranks: Ranks
+    params: Tensors
 
     def start(self) -> None: ...
 

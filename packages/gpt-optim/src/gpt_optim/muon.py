@@ -16,6 +16,7 @@ from gpt_optim.ranks import Ranks, local_part
 from gpt_optim.rows import row_buckets
 from gpt_optim.stacks import stack_of
 from gpt_optim.state import load_state
+from gpt_optim.ties import Tie, check_ties
 from gpt_optim.units import AdamWUnit, MatrixUnit, Orthogonalize, Unit
 
 
@@ -37,10 +38,21 @@ class MuonAdamW(torch.optim.Optimizer):
     scale_decay: decay by lr·scale·weight_decay (speedrun, nanochat) instead of lr·weight_decay (torch).
     split: the rows of each matrix fused in a weight, e.g. (d, d, d) for queries, keys and values; updated apart.
     transposed: the weight is stored (in, out), as in Hugging Face's GPT-2; split and scale refer to its transpose.
+    squared_decay: decay by lr²·weight_decay, or what `scale_decay` makes of it, as the speedrun's rules do: with a
+        falling rate the decay falls faster.
+    matrix_rows: each parameter holds matrices of this many rows, one below the other; they are shared out one by one,
+        which `split`, for matrices that belong together, does not do.
+    rate_factors: factors of the matrices' scale, in turn: (1, 2) doubles that of every second matrix of a bank.
+    narrow: round momentum to bfloat16 before it is orthogonalised, and the update after every operation (speedrun).
+    low_bits: keep 16 more bits of bfloat16 matrices (see below); False updates them in bfloat16.
+    raw_eps: AdamW's eps stands beside √v before its bias is corrected (speedrun), not after (torch, the paper).
     every: update at every n-th step only; until then gradients add up in `.grad`, and `zero_grad` leaves them. They
         are no part of `state_dict()`: save after a multiple of `every` steps.
     orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
     compile: compile the update rules; changing rates does not compile again. Where torch cannot, they run eagerly.
+    ties: pairs of parameters that are trained as one (`Tie`).
+    reduce_order, work_order: names of all groups, in the order in which averaging their gradients is launched, and in
+        which they are updated; unless given, AdamW's are updated first, and matrices reduced first.
 
     process_group: share state and work among these processes (ZeRO); None is one process. With gradients="local" each
     process has those of its own batches, and `step` averages them: no DistributedDataParallel (ZeRO-2). "averaged":
@@ -66,16 +78,25 @@ class MuonAdamW(torch.optim.Optimizer):
         cautious: bool = False,
         scale: Literal["original", "match_rms_adamw", "spectral_unclamped"] = "original",
         scale_decay: bool = False,
+        squared_decay: bool = False,
         split: Sequence[int] | None = None,
+        matrix_rows: int | None = None,
+        rate_factors: Sequence[float] | None = None,
         transposed: bool = False,
+        narrow: bool = False,
+        low_bits: bool = True,
         beta2: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
+        raw_eps: bool = False,
         every: int = 1,
         orthogonalize: Orthogonalize = polar_express,
         compile: bool = False,
         process_group: dist.ProcessGroup | None = None,
         gradients: Literal["local", "averaged"] = "local",
+        ties: Sequence[Tie] = (),
+        reduce_order: Sequence[str] | None = None,
+        work_order: Sequence[str] | None = None,
     ):
         if gradients not in ("local", "averaged"):
             raise ValueError(f"gradients must be 'local' or 'averaged', got {gradients!r}")
@@ -83,10 +104,18 @@ class MuonAdamW(torch.optim.Optimizer):
         self.averaged = gradients == "averaged"
         self._units: list[Unit] = []
         self._norm: Tensor | None = None
+        self.ties: list[Tie] = []
+        self.reduce_order: Sequence[str] | None = None
+        self.work_order: Sequence[str] | None = None
         options: dict[str, Any] = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         options |= {"kind": kind, "cautious": cautious, "scale": scale, "scale_decay": scale_decay}
         options |= {"split": split, "transposed": transposed, "beta2": beta2, "betas": betas, "eps": eps}
-        super().__init__(params, options | {"every": every})
+        options |= {"squared_decay": squared_decay, "matrix_rows": matrix_rows, "rate_factors": rate_factors}
+        options |= {"narrow": narrow, "low_bits": low_bits, "raw_eps": raw_eps, "every": every}
+        super().__init__(params, options)
+        check_ties(ties, self._units)
+        self.ties = list(ties)
+        self.reduce_order, self.work_order = (self._check_order(order) for order in (reduce_order, work_order))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if param_group.get("kind") == "adamw" and self.defaults["kind"] != "adamw" and "lr" not in param_group:
@@ -94,6 +123,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 f"a group of kind adamw needs an lr of its own, since {self.defaults['lr']} is the matrices': write "
                 '{"kind": "adamw", "lr": 3e-4} or default_rules(model, adamw={"lr": 3e-4})'
             )
+        if self.work_order is not None or self.reduce_order is not None:
+            raise ValueError("the order of groups is fixed when the optimizer is built: give it all groups then")
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -113,14 +144,35 @@ class MuonAdamW(torch.optim.Optimizer):
                 buckets = row_buckets(params, ranks, self.averaged)
                 units += [AdamWUnit(bucket, group, self.state, self.compile) for bucket in buckets]
             else:
-                stack = stack_of(params, ranks, self.averaged)
+                stack = stack_of(params, ranks, self.averaged, group["matrix_rows"])
                 units.append(MatrixUnit(stack, group, self.state, self.orthogonalize, self.compile))
         return units
 
+    def _check_order(self, order: Sequence[str] | None) -> list[str] | None:
+        names = [group.get("name") for group in self.param_groups]
+        if order is None:
+            return None
+        if sorted(map(str, names)) != sorted(order) or None in names:
+            raise ValueError(f"an order names every group exactly once: got {list(order)} for groups {names}")
+        return list(order)
+
     def _due(self) -> list[Unit]:
-        """The units of this step: AdamW's first, so that their results travel while matrices are orthogonalised."""
+        """The units of this step, in the order of their work.
+
+        AdamW's first, unless said otherwise: their results travel while matrices are orthogonalised.
+        """
         due = [unit for unit in self._units if (unit.group["step"] + 1) % unit.group["every"] == 0]
+        following = {tie.follower for tie in self.ties if self._holds(tie)}
+        due = [unit for unit in due if not following.intersection(unit.bucket.params)]
+        if (order := self.work_order) is not None:
+            return sorted(due, key=lambda unit: order.index(unit.group["name"]))
         return sorted(due, key=lambda unit: isinstance(unit, MatrixUnit))
+
+    def _holds(self, tie: Tie) -> bool:
+        return tie.holds(self._unit_of(tie.follower).group["step"])
+
+    def _unit_of(self, parameter: Tensor) -> Unit:
+        return next(unit for unit in self._units if any(p is parameter for p in unit.bucket.params))
 
     @torch.no_grad()
     def reduce_gradients(self) -> None:
@@ -128,7 +180,15 @@ class MuonAdamW(torch.optim.Optimizer):
 
         The parameters' own gradients are gone then: they are in the optimizer, until the step or `zero_grad`.
         """
-        for unit in reversed(self._due()):  # the matrices' first: theirs are the largest, and needed last
+        due = self._due()
+        for tie in self.ties:
+            if self._holds(tie) and self._unit_of(tie.leader) in due:
+                tie.collect()
+        if (order := self.reduce_order) is not None:
+            due = sorted(due, key=lambda unit: order.index(unit.group["name"]))
+        else:
+            due.reverse()  # the matrices' first: theirs are the largest, and needed last
+        for unit in due:
             unit.bucket.start()
 
     @torch.no_grad()
@@ -173,8 +233,17 @@ class MuonAdamW(torch.optim.Optimizer):
         for unit in due:
             unit.bucket.gradients()
             unit.update()
-        for unit in due:
-            unit.bucket.finish()
+        tied = [tie for tie in self.ties if self._holds(tie) and self._unit_of(tie.leader) in due]
+        leading = {tie.leader for tie in tied}
+        for unit in sorted(due, key=lambda unit: leading.isdisjoint(unit.bucket.params)):
+            unit.bucket.finish()  # leaders first: the others' results travel while these are copied
+            for tie in tied:
+                if tie.leader in set(unit.bucket.params):
+                    tie.publish()
+        for tie in tied:
+            unit = self._unit_of(tie.follower)
+            if isinstance(unit, AdamWUnit) and unit.group["step"] == tie.until:
+                tie.part(self.state, unit)
         for group in self.param_groups:
             group["step"] += 1
         return loss

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from gpt_optim.updates import SCALES, Blocks
 
 KINDS = ("muon", "normuon", "adamw")
-FIXED = ("kind", "split", "transposed", "scale", "scale_decay")
+FIXED = ("kind", "split", "matrix_rows", "transposed", "scale", "scale_decay", "low_bits", "narrow", "rate_factors")
 """Options that are read when a group is added, and cannot change."""
 BESIDES = {"params", "param_names", "initial_lr", "step", "name"}
 """What a group may hold besides the optimizer's own options."""
@@ -36,6 +36,8 @@ def check_group(group: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         raise ValueError(f"betas must lie in [0, 1) and eps not below 0, got {group['betas']} and {group['eps']}")
     if group["scale"] not in SCALES:
         raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {group['scale']!r}")
+    if group["rate_factors"] is not None and not (group["rate_factors"] and min(group["rate_factors"]) > 0):
+        raise ValueError(f"rate_factors must be positive, one for each matrix in turn, got {group['rate_factors']}")
     if not isinstance(group["every"], int) or group["every"] < 1:
         raise ValueError(f"every must be a whole number of steps, at least 1, got {group['every']!r}")
     for p in group["params"]:
@@ -55,6 +57,13 @@ def _check_matrix(p: Tensor, group: Mapping[str, Any]) -> None:
     if p.numel() == 0 or not p.is_contiguous():
         raise ValueError(f"matrices must be contiguous and not empty, got shape {tuple(p.shape)}, stride {p.stride()}")
     rows, columns = reversed(p.shape[-2:]) if group["transposed"] else p.shape[-2:]
+    if group["matrix_rows"] is not None:
+        if group["split"] or group["transposed"] or group["matrix_rows"] < 1 or rows % group["matrix_rows"]:
+            raise ValueError(
+                f"matrix_rows must divide the rows of every parameter of the group, which is neither split nor "
+                f"transposed: got {group['matrix_rows']} for shape {tuple(p.shape)}"
+            )
+        return
     split = group["split"] or (rows,)
     if sum(split) != rows or min(split) < 1:
         side = "columns" if group["transposed"] else "rows"

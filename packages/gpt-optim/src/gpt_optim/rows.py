@@ -28,6 +28,7 @@ class Whole:
 
     def __init__(self, params: Tensors, ranks: Ranks, reduce: bool = False):
         self.params, self.ranks, self.reduce = params, ranks, reduce
+        self.own = slice(None)
         self._pending = Pending(params)
         self._grads: Tensors = []
 

@@ -26,13 +26,19 @@ Subtract = Callable[[Tensors, Tensors, slice], None]
 
 
 class Stack:
-    """All matrices on this process. A parameter of more than two dimensions has one for each leading index."""
+    """All matrices on this process. A parameter of more than two dimensions has one for each leading index.
 
-    def __init__(self, params: Tensors, ranks: Ranks):
+    rows: a parameter's matrices have so many rows each, and lie one after the other; all of its rows unless given.
+    first_here: which of all matrices is the first that this process subtracts updates from.
+    """
+
+    def __init__(self, params: Tensors, ranks: Ranks, rows: int | None = None):
         self.params, self.ranks = params, ranks
-        self.rows, self.columns = params[0].shape[-2:]
-        self.count = len(params) * prod(params[0].shape[:-2])
+        self.columns = params[0].size(-1)
+        self.rows = rows or params[0].size(-2)
+        self.count = len(params) * prod(params[0].shape[:-1]) // self.rows
         self.own = ranks.share(self.count)
+        self.first_here = self.own.start
         self.device = local_part(params[0]).device
         self._grads: Tensors = []
 
@@ -86,8 +92,8 @@ class SharedStack(Stack):
     averaged: the gradients are equal everywhere already (DDP). Otherwise they are reduced to their owners here.
     """
 
-    def __init__(self, params: Tensors, ranks: Ranks, averaged: bool):
-        super().__init__(params, ranks)
+    def __init__(self, params: Tensors, ranks: Ranks, averaged: bool, rows: int | None = None):
+        super().__init__(params, ranks, rows)
         self.averaged = averaged
         self._pending = Pending(params)
         self._gather: dist.Work | None = None
@@ -145,6 +151,7 @@ class DTensorStack(Stack):
     def __init__(self, params: Tensors, ranks: Ranks):
         super().__init__(params, ranks)
         self.rows_here = ranks.shares(self.rows)
+        self.first_here = 0
         self._pending = Pending(params)
         self._returning = Pending([])
 
@@ -210,15 +217,17 @@ class DTensorStack(Stack):
         return work, received
 
 
-def stack_of(params: Tensors, ranks: Ranks, averaged: bool) -> Stack:
+def stack_of(params: Tensors, ranks: Ranks, averaged: bool, rows: int | None = None) -> Stack:
     """The kind of stack that these parameters of one shape need. ValueError for a sharding that is not supported."""
     first = params[0]
     if isinstance(first, DTensor):
         shared = ranks_of_shards(first)
+        if rows is not None:
+            raise ValueError("matrix_rows is not for sharded parameters: use split, which updates the parts apart, too")
         if first.dim() != 2 or Shard(0) not in first.placements:
             raise ValueError(
                 f"Muon updates sharded matrices that are split by rows, got a parameter of shape {tuple(first.shape)} "
                 f"with placements {first.placements}; use fully_shard, or kind='adamw' for it"
             )
         return DTensorStack(params, shared)
-    return Stack(params, ranks) if ranks.size == 1 else SharedStack(params, ranks, averaged)
+    return Stack(params, ranks, rows) if ranks.size == 1 else SharedStack(params, ranks, averaged, rows)

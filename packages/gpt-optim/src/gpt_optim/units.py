@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import math
+from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
 from math import prod
 from typing import Any, Protocol
@@ -45,6 +46,7 @@ class MatrixUnit:
     def __init__(self, stack: Stack, group: Group, state: State, orthogonalize: Orthogonalize, compiled: bool):
         self.bucket, self.group, self.compiled = stack, group, compiled
         stored = (stack.rows, stack.columns)
+        self.in_turn = tuple(group["rate_factors"] or (1.0,))
         rows, columns = reversed(stored) if group["transposed"] else stored
         self.blocks = updates.Blocks.of(group["split"] or (rows,))
         factors = [updates.SCALES[group["scale"]](run.rows, columns) for run in self.blocks]
@@ -59,12 +61,13 @@ class MatrixUnit:
             state[first][f"second_moment_{i}"], local = stack.zeros(run.second_moment_shape(columns), dtype)
             self.second_moments.append(local)
         self.low_bits: Tensors = []
-        if first.dtype == torch.bfloat16:
+        if first.dtype == torch.bfloat16 and group["low_bits"]:
             by_param, self.low_bits = stack.zero_low_bits()
             for p, low in by_param.items():
                 state[p]["low_bits"] = low
 
         constants = {"blocks": self.blocks, "factors": self.factors, "orthogonalize": orthogonalize}
+        constants |= {"narrow": group["narrow"]}
         self._direction = partial(maybe_compiled(updates.muon_direction, compiled), **constants)
         self._subtract = maybe_compiled(updates.subtract, compiled)
 
@@ -83,15 +86,23 @@ class MatrixUnit:
         )
 
     def _apply(self, weights: Tensors, subtracted: Tensors, place: slice) -> None:
-        lr, weight_decay = self.group["lr"], self.group["weight_decay"]
-        self._subtract(
-            weights,
-            subtracted,
-            self.low_bits[place],
-            lr=self._scalar(lr * self.scale),
-            decay=self._scalar(lr * weight_decay * (self.scale if self.group["scale_decay"] else 1.0)),
-            cautious=self.group["cautious"],
-        )
+        low_bits, scale_decay = self.low_bits[place], self.group["scale_decay"]
+        for factor, chosen in self._turns(place.start, len(weights)):
+            scale = self.scale * factor
+            self._subtract(
+                weights[chosen],
+                subtracted[chosen],
+                low_bits[chosen],
+                lr=self._scalar(self.group["lr"] * scale),
+                decay=self._scalar(decay_rate(self.group) * (scale if scale_decay else 1.0)),
+                cautious=self.group["cautious"],
+            )
+
+    def _turns(self, start: int, count: int) -> Iterator[tuple[float, slice]]:
+        """The factors of the rate, each with those of `count` matrices here that have it, from the `start`-th on."""
+        period = len(self.in_turn)
+        for i in range(min(period, count)):
+            yield self.in_turn[(self.bucket.first_here + start + i) % period], slice(i, None, period)
 
     def _scalar(self, value: float) -> float | Tensor:
         return torch.tensor(value) if self.compiled else value
@@ -129,7 +140,7 @@ class AdamWUnit:
 
     @property
     def fused(self) -> bool:
-        return self.can_fuse and not self.group["cautious"]
+        return self.can_fuse and (not self.group["cautious"] or self.first[0].device.type == "cpu")
 
     def _count_on(self, device: torch.device) -> None:
         """Where the kernel that is used reads the counters of steps."""
@@ -141,33 +152,46 @@ class AdamWUnit:
         self.bucket.update(self._apply)
 
     def _apply(self, weights: Tensors, grads: Tensors) -> None:
-        group = self.group
-        beta1, beta2 = group["betas"]
         if self.fused:
-            if self.steps[0].device != weights[0].device:  # it was cautious before
-                self._count_on(weights[0].device)
-            rates = {"lr": group["lr"], "betas": group["betas"], "eps": group["eps"]}
-            moments = (self.first, self.second, self.steps)
-            updates.adamw(weights, grads, *moments, weight_decay=group["weight_decay"], **rates)
+            self._with_torch(weights, grads)
             return
         torch._foreach_add_(self.steps, 1.0)
-        t = int(self.steps[0])
+        group = self.group
+        rate, eps = updates.adam_rate(group["lr"], group["betas"], group["eps"], int(self.steps[0]), group["raw_eps"])
         scalar = torch.tensor if self.compiled else float
         self._exact(
             weights,
             grads,
             self.first,
             self.second,
-            lr=scalar(group["lr"]),
-            decay=scalar(group["lr"] * group["weight_decay"]),
-            correction1=scalar(1.0 - beta1**t),
-            correction2=scalar(1.0 - beta2**t),
-            beta1=scalar(beta1),
-            beta2=scalar(beta2),
-            eps=scalar(group["eps"]),
+            rate=scalar(rate),
+            decay=scalar(decay_rate(group)),
+            beta1=scalar(group["betas"][0]),
+            beta2=scalar(group["betas"][1]),
+            eps=scalar(eps),
             cautious=group["cautious"],
         )
+
+    def _with_torch(self, weights: Tensors, grads: Tensors) -> None:
+        group = self.group
+        if self.steps[0].device != weights[0].device:  # it was cautious before
+            self._count_on(weights[0].device)
+        eps, weight_decay = group["eps"], group["weight_decay"] * (group["lr"] if group["squared_decay"] else 1.0)
+        if group["raw_eps"]:  # torch's eps stands beside the corrected root
+            eps /= math.sqrt(1.0 - group["betas"][1] ** (int(self.steps[0]) + 1))
+        if group["cautious"] and weight_decay:
+            decay = decay_rate(group)
+            updates.decay_cautiously(weights, grads, self.first, decay=decay, beta1=group["betas"][0])
+            weight_decay = 0.0
+        rates = {"lr": group["lr"], "betas": group["betas"], "eps": eps, "weight_decay": weight_decay}
+        updates.adamw(weights, grads, self.first, self.second, self.steps, **rates)
 
     def expected_bytes(self) -> int:
         width = torch.finfo(state_dtype(self.bucket.params[0])).bits // 8
         return 2 * width * self.bucket.num_weights_here + 4 * len(self.steps)
+
+
+def decay_rate(group: Group) -> float:
+    """The part of a weight that decays at a step: lr·weight_decay, or lr²·weight_decay with `squared_decay`."""
+    rate = group["lr"] * group["weight_decay"]
+    return rate * group["lr"] if group["squared_decay"] else rate

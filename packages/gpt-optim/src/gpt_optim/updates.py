@@ -63,16 +63,20 @@ def muon_direction(
     transposed: bool,
     blocks: Sequence[Blocks],
     factors: Sequence[float],
+    narrow: bool,
     orthogonalize: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """What Muon (Jordan et al. 2024) or, with `second_moments`, NorMuon (Li et al. 2025, arXiv:2510.05491) subtracts
     from the weights per unit of learning rate, [K, R, N]. Updates `average_KRN` and the second moments.
 
-    factors: what the updates of each of `blocks` are multiplied with.
+    factors: what the updates of each of `blocks` are multiplied with. narrow: round to bfloat16 what is orthogonalised,
+    and each result from there on.
     """
     grad_KRN = grad_KRN.to(average_KRN.dtype)
     average_KRN.lerp_(grad_KRN, 1.0 - momentum)
     direction_KRN = torch.lerp(grad_KRN, average_KRN, momentum) if nesterov else average_KRN
+    if narrow:
+        direction_KRN = direction_KRN.bfloat16()
     if transposed:
         direction_KRN = direction_KRN.mT
     parts = []
@@ -88,17 +92,17 @@ def muon_direction(
 
 def equalize(x_KBMN: Tensor, second_moment: Tensor, beta2: Scalar) -> Tensor:
     """NorMuon's variance reduction: rows (columns, where the matrix is wide) are divided by the root of a moving mean
-    of their mean square; each matrix keeps its Frobenius norm. Updates `second_moment`.
+    of their mean square; each matrix keeps its Frobenius norm. Updates `second_moment`, in whose dtype all is worked
+    out; the result has that of `x_KBMN`.
     """
-    x_KBMN = x_KBMN.to(second_moment.dtype)
     tall = second_moment.size(-1) == 1
-    mean_square = x_KBMN.square().mean(dim=-1 if tall else -2, keepdim=True)
+    mean_square = x_KBMN.to(second_moment.dtype).square().mean(dim=-1 if tall else -2, keepdim=True)
     second_moment.lerp_(mean_square, 1.0 - beta2)
     factors = second_moment.clamp(min=1e-10).rsqrt()
     # Both norms follow from the means: there are as many entries behind each of them.
     before = mean_square.sum(dim=(-2, -1), keepdim=True).sqrt()
     after = (mean_square * factors.square()).sum(dim=(-2, -1), keepdim=True).sqrt()
-    return x_KBMN * (factors * before / after.clamp(min=1e-10))
+    return x_KBMN * (factors * before / after.clamp(min=1e-10)).to(x_KBMN.dtype)
 
 
 def subtract(
@@ -174,16 +178,23 @@ def adamw(
     )
 
 
+def decay_cautiously(weights: Tensors, grads: Tensors, first_moments: Tensors, *, decay: float, beta1: float) -> None:
+    """What of cautious AdamW comes before `adamw` without decay: weights <- (1 - decay)·weights where the update, which
+    has the sign of the first moment as it will be, shrinks them.
+    """
+    for weight, grad, first in zip(weights, grads, first_moments, strict=True):
+        coming = torch.lerp(first, grad.to(first.dtype), 1.0 - beta1)
+        weight.sub_(weight * (coming.mul_(weight) > 0), alpha=decay)
+
+
 def adamw_exact(
     weights: Tensors,
     grads: Tensors,
     first_moments: Tensors,
     second_moments: Tensors,
     *,
-    lr: Scalar,
+    rate: Scalar,
     decay: Scalar,
-    correction1: Scalar,
-    correction2: Scalar,
     beta1: Scalar,
     beta2: Scalar,
     eps: Scalar,
@@ -191,13 +202,21 @@ def adamw_exact(
 ) -> None:
     """AdamW with moments wider than the weights, and cautious decay: for bfloat16, where 1 - beta2 would vanish.
 
-    correction1 = 1 - beta1^t and correction2 = 1 - beta2^t for the t-th update. The sum of decay and update is formed
+    The update is rate·m/(√v + eps), where m and v start at 0: see `adam_rate`. The sum of decay and update is formed
     in the moments' dtype and rounded once. `cautious`: entries decay only where weight·update > 0.
     """
     for weight, grad, first, second in zip(weights, grads, first_moments, second_moments, strict=True):
         grad, wide = grad.to(first.dtype), weight.to(first.dtype)
         first.lerp_(grad, 1.0 - beta1)
         second.lerp_(grad.square(), 1.0 - beta2)
-        update = first / correction1 / ((second / correction2).sqrt() + eps)
+        update = first / (second.sqrt() + eps) * rate
         decayed = wide * (wide * update > 0) if cautious else wide
-        weight.copy_(wide - decay * decayed - lr * update)
+        weight.copy_(wide - (update + decay * decayed))
+
+
+def adam_rate(lr: float, betas: tuple[float, float], eps: float, t: int, raw_eps: bool) -> tuple[float, float]:
+    """(rate, eps) for moments that start at 0, at the t-th update, so that rate·m/(√v + eps) is
+    lr·m̂/(√v̂ + eps), with m̂ = m/(1 - β1ᵗ) and v̂ = v/(1 - β2ᵗ). `raw_eps`: with eps as it is beside √v.
+    """
+    root = math.sqrt(1.0 - betas[1] ** t)
+    return lr * root / (1.0 - betas[0] ** t), eps if raw_eps else eps * root
