@@ -88,7 +88,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Loss on held-out data, always the same data."""
+    """Loss on held-out data, always the same data, and benchmarks where the app brings them."""
 
     eval_every: int = 250
     """Steps between evaluations; 0: only at the end."""
@@ -99,9 +99,19 @@ class EvalConfig:
     """Evaluate once, before the first step, and end."""
     test_at_end: bool = True
     """Also evaluate the test split, where there is one, at the end."""
+    core_every: int = 0
+    """Steps between evaluations on CORE's benchmarks, and at the end; 0: never."""
+    chatcore_every: int = 0
+    """Steps between evaluations on ChatCORE's benchmarks, and at the end; 0: never."""
+    bundle: str | None = None
+    """Folder with the benchmarks' data (docs/evaluation.md)."""
+    limit: int | None = 500
+    """Items of each benchmark; null: all. A score of fewer than all is called partial."""
 
     def __post_init__(self) -> None:
-        _at_least("eval", self, eval_every=0, eval_iters=1)
+        _at_least("eval", self, eval_every=0, eval_iters=1, core_every=0, chatcore_every=0, limit=1)
+        if (self.core_every or self.chatcore_every) and self.bundle is None:
+            raise ValueError("eval.core_every and eval.chatcore_every need eval.bundle, the folder with the benchmarks")
 
 
 @dataclass(frozen=True)

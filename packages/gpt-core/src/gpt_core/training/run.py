@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,6 +15,7 @@ from gpt_core.config import Config
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training import hooks
+from gpt_core.training.compilation import eager
 from gpt_core.training.config import LoggingConfig
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
@@ -31,11 +34,18 @@ from gpt_core.training.state import Hook
 
 
 def run(
-    config: Config, ranks: Distributed, clock: datetime, argv: Sequence[str], extra_hooks: Sequence[Hook] = ()
+    config: Config,
+    ranks: Distributed,
+    clock: datetime,
+    argv: Sequence[str],
+    extra_hooks: Sequence[Hook] = (),
+    benchmarks: Callable[..., Any] | None = None,
 ) -> Path:
     """Train as `config` says (`recipe.SCHEMA`); returns the run's folder. Collective: every rank calls it.
 
     clock: the run's start, equal on all ranks. argv: the command, for the records. extra_hooks come after ours.
+    benchmarks: makes the hook of eval.core_every and eval.chatcore_every, such as gpt_eval.hook.Benchmarks; see
+    `benchmark_hooks`.
     """
     general, training = config.section("general"), config.section("training")
     only_look = config.section("eval").eval_only
@@ -57,6 +67,7 @@ def run(
         sinks.info(f"loss: {parts.loss_choice.why}")
         if parts.not_compiled:
             sinks.warning(f"torch.compile is off, running eagerly: {parts.not_compiled}")
+        brought = benchmark_hooks(benchmarks, config, parts, sinks, ranks, run_dir)
         train_on = partial(
             train,
             parts.state,
@@ -74,7 +85,7 @@ def run(
             sinks.info(warm_up(parts, ranks, train_on))
         train_on(
             max_steps=parts.state.step if only_look else training.max_steps,
-            hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, extra_hooks),
+            hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, [*extra_hooks, *brought]),
         )
         if ranks.is_main:
             conclude(run_dir, sinks, parts)
@@ -85,6 +96,28 @@ def hooks_of(model: nn.Module, sinks: Sinks, logging: LoggingConfig) -> Sequence
     """What a model wants to tell about itself: `model.hooks(sinks, logging)` where it has such a method."""
     offer = getattr(model, "hooks", None)
     return offer(sinks, logging) if callable(offer) else ()
+
+
+def benchmark_hooks(
+    make: Callable[..., Any] | None, config: Config, parts: Parts, sinks: Sinks, ranks: Distributed, run_dir: Path
+) -> list[Any]:
+    """The hook that scores the model on benchmarks, where eval.core_every or eval.chatcore_every asks for one.
+
+    make: called with the settings, the tokenizer and the run's surroundings as below. `lend()` is entered by every
+    rank around what is asked of `state.model`: it is whole then, not compiled, and in the precision of training.
+    """
+    wanted = config.section("eval")
+    if not wanted.core_every and not wanted.chatcore_every:
+        return []
+    if make is None:
+        raise ValueError("eval.core_every, eval.chatcore_every: this app brings no benchmarks; leave them at 0")
+
+    @contextmanager
+    def lend() -> Generator[None]:
+        with gathered(parts.forward), eager(parts.state.model), parts.autocast():
+            yield
+
+    return [make(wanted, tokenizer=parts.tokenizer, sinks=sinks, ranks=ranks, run_dir=run_dir, lend=lend)]
 
 
 def make_hooks(
