@@ -1,6 +1,7 @@
 """Numbers that make scores comparable: across tasks (chance removed) and across tokenizers (per byte)."""
 
 import math
+from collections.abc import Sequence
 
 
 def centered_accuracy(accuracy: float, baseline: float) -> float:
@@ -34,3 +35,22 @@ def bits_per_byte(total_logprob_nats: float, n_bytes: int) -> float:
             "and look for NaN in the model's output"
         )
     return -total_logprob_nats / (math.log(2.0) * n_bytes)
+
+
+def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float | None:
+    """How far a model's confidence is from how often it is right; None without items.
+
+    Items are sorted into equal bins of confidence; |accuracy - midpoint of the bin| is averaged, weighted by size
+    (llm-foundry's form of arXiv 1706.04599, which takes the mean confidence of a bin in place of its midpoint).
+
+    confidences: in 0..1, one per item, in the order of `correct`.
+    """
+    if not confidences:
+        return None
+    totals, right = [0] * bins, [0] * bins
+    for confidence, is_right in zip(confidences, correct, strict=True):
+        place = min(int(confidence * bins), bins - 1)
+        totals[place] += 1
+        right[place] += bool(is_right)
+    gaps = (abs(right[i] / totals[i] - (i + 0.5) / bins) * totals[i] for i in range(bins) if totals[i])
+    return math.fsum(gaps) / len(confidences)
