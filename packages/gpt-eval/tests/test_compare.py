@@ -109,7 +109,7 @@ def test_what_is_not_the_same_benchmark_is_refused(tmp_path, change, message):
 
 
 def test_other_items_are_refused(tmp_path):
-    with pytest.raises(EvaluationError, match="60 items and .* 59, 59 of them the same"):
+    with pytest.raises(EvaluationError, match=r"60 items and .* 59, 59 of them the same"):
         compare(saved(tmp_path, "a", FIRST), saved(tmp_path, "b", SECOND[:59]))
 
 

@@ -1,0 +1,93 @@
+"""What MODEL on the command line means: a model with its tokenizer, wrapped for the evaluator."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from arguments import Options
+
+import gpt_data
+from gpt_core.generate import Generator
+from gpt_core.generate.generator import locate
+from gpt_data.preparation import nanogpt_tokenizer
+from gpt_data.tokenizers import ByteTokenizer, Tokenizer, gpt2_tokenizer
+from gpt_eval.model import LanguageModel
+
+
+def load(options: Options, device: torch.device) -> LanguageModel:
+    """Raises ValueError (CheckpointError, EvaluationError) for what cannot be loaded."""
+    target = options.target
+    if target.startswith("hf:"):
+        return load_transformers(target[3:], options, device)
+    if target.startswith(("http:", "https:")):
+        return load_endpoint(target, options)
+    return load_checkpoint(options, device)
+
+
+def load_transformers(folder: str, options: Options, device: torch.device) -> LanguageModel:
+    from gpt_eval.models import HuggingFaceModel
+
+    return HuggingFaceModel(
+        folder,
+        options.tokenizer,
+        device=device,
+        dtype=options.dtype,
+        batch_tokens=options.batch_tokens,
+        max_length=options.max_length,
+    )
+
+
+def load_endpoint(url: str, options: Options) -> LanguageModel:
+    from gpt_eval.models import HTTPModel
+
+    if not options.model:
+        raise ValueError(f"{url}: which of the endpoint's models? give --model NAME")
+    url = url.removeprefix("http:") if url.startswith("http:http") else url
+    settings = {"key_env": options.key_env, "max_length": options.max_length}
+    return HTTPModel(url, options.model, **{name: value for name, value in settings.items() if value is not None})
+
+
+def load_checkpoint(options: Options, device: torch.device) -> LanguageModel:
+    """A run of ours, or nanoGPT's ckpt.pt, as apps/sample finds them."""
+    from gpt_eval.models import GPTModel
+
+    own, dtype = options.tokenizer, None if options.dtype is None else getattr(torch, options.dtype)
+    if options.target.endswith(".pt"):
+        from gpt_core.models.convert import from_nanogpt
+
+        model = from_nanogpt(options.target)
+        if own is None and model.config.vocab_size < 50257:
+            raise ValueError(f"{options.target} is not a GPT-2 vocabulary: give --tokenizer PATH/TO/meta.pkl")
+        generator = Generator(model, find_tokenizer(own or "gpt2"), device=device, dtype=dtype)
+        name = Path(options.target).resolve().parent.name
+    else:
+        run, folder = locate(options.target, options.checkpoint)
+        name = f"{run.resolve().name}/{folder.name}"
+        open_tokenizer = gpt_data.load_tokenizer if own is None else lambda folder: find_tokenizer(own)
+        generator = Generator.from_run(
+            options.target,
+            options.checkpoint,
+            load_tokenizer=open_tokenizer,
+            device=device,
+            dtype=dtype,
+            trusted=options.trust,
+        )
+    return GPTModel(generator.model, generator.tokenizer, name=name, batch_tokens=options.batch_tokens)
+
+
+def find_tokenizer(name: str) -> Tokenizer:
+    """gpt2, byte, a folder that a tokenizer was saved in, or the meta.pkl of a nanoGPT dataset."""
+    if name == "gpt2":
+        return gpt2_tokenizer()
+    if name == "byte":
+        return ByteTokenizer()
+    return nanogpt_tokenizer(name) if name.endswith(".pkl") else gpt_data.load_tokenizer(name)
+
+
+def load_judge(options: Options) -> Any:
+    """The judge that the command line names; None without one."""
+    if options.judge_url is None:
+        return None
+    from gpt_eval.judge import HTTPJudge
+
+    return HTTPJudge(options.judge_url, options.judge_model, key_env=options.judge_key_env)
