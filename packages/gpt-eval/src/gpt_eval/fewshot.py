@@ -93,9 +93,9 @@ def core_shots(n: int, num_fewshot: int, seed: int) -> Shots:
 def harness_shots(rows: Sequence[Row], num_fewshot: int, seed: int, *, first_n: bool) -> Shots:
     """lm-evaluation-harness's shots where they come from the evaluated file itself.
 
-    One generator serves all rows in their order and draws one row more than needed; rows equal to the question (not
-    only the question itself) are dropped and the first ones kept; a question whose copy is drawn, too, has one shot less
-    (the harness fails there). `first_n` takes the first rows of the file instead.
+    One generator serves all rows in their order and draws one row more than needed. Rows equal to the question (not
+    only the question itself) are dropped, and the first ones of the others kept: a question with a copy among its
+    draws has one shot less, where the harness fails. `first_n` takes the first rows of the file instead.
     """
     n = len(rows)
     if num_fewshot > n - 1:

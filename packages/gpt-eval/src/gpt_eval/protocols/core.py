@@ -7,9 +7,9 @@ by comparing tokens: what the choices do not share.
 
 from collections.abc import Sequence
 
-from gpt_eval.errors import EvaluationError
 from gpt_eval.model import LanguageModel
 from gpt_eval.protocols.asked import Asked, asked, not_asked
+from gpt_eval.protocols.start import start_of_text
 from gpt_eval.task import Row, Task
 from gpt_eval.truncation import Fitted, fit_prompt
 
@@ -69,13 +69,7 @@ def _joined(examples) -> str:
 
 
 def _encode(text: str, model: LanguageModel) -> list[int]:
-    start = model.bos_id if model.bos_id is not None else model.eot_id
-    if start is None:
-        raise EvaluationError(
-            'protocol="core" begins every prompt with a start-of-text token, and this tokenizer has neither that nor an '
-            'end of text; use protocol="foundry"'
-        )
-    return [start, *model.encode(text)]
+    return [start_of_text(model), *model.encode(text)]
 
 
 def _cut(prompts: Sequence[list[int]], starts: Sequence[int], model: LanguageModel) -> Asked:
@@ -91,5 +85,7 @@ def _cut(prompts: Sequence[list[int]], starts: Sequence[int], model: LanguageMod
         elif start - lost < 1:
             return not_asked("the scored span does not fit the model's context", len(prompts), truncated=True)
         else:
-            fitted.append(Fitted(prompt[lost:start], prompt[start:], lost > 0))
+            context = prompt[lost:start]
+            shared = next((one.context for one in fitted if one is not None and one.context == context), context)
+            fitted.append(Fitted(shared, prompt[start:], lost > 0))
     return asked(fitted)

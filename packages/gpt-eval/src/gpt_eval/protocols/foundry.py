@@ -6,9 +6,9 @@ question, and the answer, without. Text is stripped; examples are parted by `exa
 
 from collections.abc import Sequence
 
-from gpt_eval.errors import EvaluationError
 from gpt_eval.model import LanguageModel
 from gpt_eval.protocols.asked import Asked, asked
+from gpt_eval.protocols.start import start_of_text
 from gpt_eval.task import Row, Task
 from gpt_eval.truncation import fit, fit_prompt
 
@@ -95,12 +95,7 @@ def _preamble(before: str, model: LanguageModel) -> list[int]:
 
 def _never_empty(ids: list[int], model: LanguageModel) -> list[int]:
     """An empty context scores nothing; what begins a text stands in for it (our rule: the original reads padding)."""
-    if ids:
-        return ids
-    start = model.bos_id if model.bos_id is not None else model.eot_id
-    if start is None:
-        raise EvaluationError("an empty context, and the tokenizer has no start or end of text to put in its place")
-    return [start]
+    return ids or [start_of_text(model)]
 
 
 def _fit(context: list[int], answer: str, model: LanguageModel):

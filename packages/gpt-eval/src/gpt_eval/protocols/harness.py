@@ -9,9 +9,9 @@ the encode of the context alone ends.
 from collections.abc import Sequence
 from typing import cast
 
-from gpt_eval.errors import EvaluationError
 from gpt_eval.model import LanguageModel
 from gpt_eval.protocols.asked import Asked, asked
+from gpt_eval.protocols.start import start_of_text
 from gpt_eval.task import Row, Task
 from gpt_eval.truncation import Fitted, fit, fit_prompt
 
@@ -23,7 +23,7 @@ def multiple_choice(task: Task, row: Row, shots: Sequence[Row], model: LanguageM
     text, target = _split(task)
     before = _examples(task, [(shot["query"], shot["choices"][shot["gold"]]) for shot in shots])
     context = before + task.prelimiter + row["query"] + text
-    return asked([_request(context, target + choice, model) for choice in row["choices"]])
+    return _ask([(context, target + choice) for choice in row["choices"]], model)
 
 
 def language_modeling(task: Task, row: Row, shots: Sequence[Row], model: LanguageModel) -> Asked:
@@ -31,7 +31,7 @@ def language_modeling(task: Task, row: Row, shots: Sequence[Row], model: Languag
     text, target = _split(task)
     before = _examples(task, [(shot["context"], shot["continuation"]) for shot in shots])
     context = before + task.prelimiter + row["context"] + text
-    return asked([_request(context, target + row["continuation"], model)])
+    return _ask([(context, target + row["continuation"])], model)
 
 
 def schema(task: Task, row: Row, shots: Sequence[Row], model: LanguageModel) -> Asked:
@@ -39,7 +39,7 @@ def schema(task: Task, row: Row, shots: Sequence[Row], model: LanguageModel) -> 
     text, target = _split(task)
     before = _examples(task, [(shot["context_options"][shot["gold"]], shot["continuation"]) for shot in shots])
     contexts = [before + task.prelimiter + option + text for option in row["context_options"]]
-    return asked([_request(context, target + row["continuation"], model) for context in contexts])
+    return _ask([(context, target + row["continuation"]) for context in contexts], model)
 
 
 def generation(
@@ -48,9 +48,7 @@ def generation(
     """(Ids of the prompt, whether it was cut from the left to leave room for `max_new_tokens`)."""
     text, _ = _split(task)
     prompt = _encode(_examples(task, shots) + task.prelimiter + row["context"] + text, model)
-    if not prompt:
-        prompt = [_start(model)]
-    return fit_prompt(prompt, model.max_length - max_new_tokens)
+    return fit_prompt(prompt or [start_of_text(model)], model.max_length - max_new_tokens)
 
 
 def _split(task: Task) -> tuple[str, str]:
@@ -65,35 +63,36 @@ def _examples(task: Task, shots: Sequence[tuple[str, str]]) -> str:
     return task.prompt_string + "".join(shown)
 
 
-def _request(context: str, continuation: str, model: LanguageModel) -> Fitted | None:
-    """The ids of a pair as the harness cuts them: one token more is scored than protocol "foundry" would fit."""
-    limit = model.max_length + 1
-    if not context:
-        ids, start = model.encode(continuation), _start(model)
-        return fit([start], ids, limit) if ids[:1] != [start] else _split_first(ids, limit)
-    stripped = context.rstrip()
-    continuation = context[len(stripped) :] + continuation
-    if not stripped:  # nothing but whitespace: the harness conditions on the start of text
-        return _request("", continuation, model)
-    before, whole = _encode(stripped, model), _encode(stripped + continuation, model)
-    after = whole[len(before) :]
-    return fit(before, after, limit) if after else None
+def _ask(pairs: Sequence[tuple[str, str]], model: LanguageModel) -> Asked:
+    """Pairs of context and continuation as the harness encodes them.
+
+    Whitespace at the end of a context moves to the continuation. One token more is scored than "foundry" would fit.
+    """
+    contexts: dict[str, list[int]] = {}  # each is encoded once; its choices share the list
+    fitted = []
+    for context, continuation in pairs:
+        text = context.rstrip()
+        if text not in contexts:
+            contexts[text] = _encode(text, model) if text else [start_of_text(model)]
+        before = contexts[text]
+        fitted.append(_fit(before, _after(text, before, context[len(text) :] + continuation, model), model))
+    return asked(fitted)
 
 
-def _split_first(ids: list[int], limit: int) -> Fitted | None:
-    """An answer that begins with the start of text: that token is the context."""
-    return fit(ids[:1], ids[1:], limit) if len(ids) > 1 else None
+def _after(text: str, before: list[int], continuation: str, model: LanguageModel) -> list[int]:
+    """The ids of a continuation; one that begins with the start of text has that as its context, when it has none."""
+    if text:
+        return _encode(text + continuation, model)[len(before) :]
+    ids = model.encode(continuation)
+    return ids[1:] if ids[:1] == before else ids
+
+
+def _fit(context: list[int], continuation: list[int], model: LanguageModel) -> Fitted | None:
+    return fit(context, continuation, model.max_length + 1) if continuation else None
 
 
 def _encode(text: str, model: LanguageModel) -> list[int]:
     """With the special tokens that the tokenizer adds, unless the text begins with the start of text itself."""
-    start = _start(model, missing=None)
-    doubled = start is not None and bool(mark := model.decode([start])) and text.startswith(mark)
-    return model.encode(text, specials=not doubled)
-
-
-def _start(model: LanguageModel, missing: str | None = "error") -> int | None:
     start = model.bos_id if model.bos_id is not None else model.eot_id
-    if start is None and missing:
-        raise EvaluationError("an empty context, and the tokenizer has no start or end of text to put in its place")
-    return start
+    mark = "" if start is None else model.decode([start])
+    return model.encode(text, specials=not (mark and text.startswith(mark)))

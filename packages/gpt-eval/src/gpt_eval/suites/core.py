@@ -40,7 +40,7 @@ def core(bundle: Bundle) -> tuple[list[Task], Rule]:
 
 
 def bundle_baselines(bundle: Bundle) -> tuple[dict[str, float], str]:
-    """({task: percent}, where they are from); empty for a bundle without the table. Raises BundleError for a wrong one."""
+    """({task: percent}, their source); empty for a bundle without the table. Raises BundleError for a wrong one."""
     path = bundle.folder / METADATA
     if not path.is_file():
         return {}, "core.yaml of gpt-eval (DCLM eval_meta_data_v1.csv)"

@@ -99,8 +99,9 @@ def located(task: Task, bundle: Bundle) -> Task | None:
     """The task with the file that the bundle has for it: its own, or that of the index's task of the same name."""
     if bundle.has(task.file):
         return task
-    indexed = bundle.tasks.get(task.name)
-    return replace(task, file=indexed.file) if indexed is not None and bundle.has(indexed.file) else None
+    twins = [entry.task.name for entry in builtin().values() if entry.task.file == task.file]  # hellaswag_zeroshot
+    files = [bundle.tasks[name].file for name in (task.name, *twins) if name in bundle.tasks]
+    return next((replace(task, file=file) for file in files if bundle.has(file)), None)
 
 
 def _suite(name: str, bundle: Bundle) -> tuple[list[Task], Rule]:

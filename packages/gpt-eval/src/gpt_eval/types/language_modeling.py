@@ -54,7 +54,7 @@ def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], pro
 
 
 def summarize(task: Task, records: Sequence[Record]) -> Mapping[str, Any]:
-    """Bits per byte over all continuations, and the perplexity per continuation: exp(-mean of their log-probabilities)."""
+    """Bits per byte over all continuations, and the mean of -ln P of a continuation (the harness's log perplexity)."""
     sums = [record.detail["sum"] for record in records if "sum" in record.detail]
     n_bytes = sum(record.detail["bytes"] for record in records if "sum" in record.detail)
     if not sums or not n_bytes:
