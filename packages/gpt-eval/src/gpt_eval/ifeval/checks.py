@@ -214,9 +214,9 @@ def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     missing = [key for key in required if not given.get(key)]
     if missing:
         raise ValueError(f"{name} needs {' and '.join(missing)}, got { ({k: v for k, v in given.items() if v}) }")
-    found = {}
+    found: dict[str, Any] = {}
     for key, kind in required.items():
-        value = given[key]
+        value: Any = given[key]
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)  # a column with nulls becomes floats on its way through some tables
         if not isinstance(value, kind):

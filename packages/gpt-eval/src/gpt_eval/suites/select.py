@@ -14,7 +14,7 @@ from gpt_eval.suites.gauntlet import NEWEST, gauntlet, versions
 from gpt_eval.suites.tables import builtin
 from gpt_eval.task import Task
 
-CHAT_SUITES = ("chatcore", "chatcore5", "chatcore6", "ifeval")
+CHAT_SUITES = ("chatcore", "chatcore5", "chatcore6", "ifeval", "judged")
 """In `gpt_eval.suites.chatcore`: its `suite(name, bundle)` returns (tasks, rule)."""
 
 

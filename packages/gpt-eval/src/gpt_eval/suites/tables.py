@@ -12,7 +12,8 @@ from gpt_eval.data.index import Entry, parse_entry
 @cache
 def builtin() -> dict[str, Entry]:
     """Every built-in benchmark by name; `rows` is the size of the published file."""
-    entries = [parse_entry(values, "tasks.yaml") for values in table("tasks.yaml")["tasks"]]
+    names = ("tasks.yaml", "chat.yaml")
+    entries = [parse_entry(values, name) for name in names for values in table(name)["tasks"]]
     return {entry.task.name: entry for entry in entries}
 
 

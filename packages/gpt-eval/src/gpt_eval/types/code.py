@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from gpt_eval.chat.pass_at_k import pass_at_k
 from gpt_eval.chat.program import STOPS, base_program
 from gpt_eval.errors import EvaluationError
-from gpt_eval.chat.pass_at_k import pass_at_k
 from gpt_eval.model import Capability, LanguageModel, Scored
 from gpt_eval.sandbox import Execution, Limits, run_native, run_python
 from gpt_eval.sandbox.execute import NEEDED, toolchain
