@@ -5,6 +5,7 @@ Dimensions: B rows, T tokens, D width, H heads, K channels of a head, G gate cha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,30 +13,21 @@ from torch import Tensor
 
 from gpt_kernels import apply_rotary, attention, linear, rms_norm
 
+from .composition import compose
 from .config import GATE_CHANNELS
 from .plan import LayerPlan
 from .rotary import Tables
 
 EPS = torch.finfo(torch.float32).eps
 """Of every norm. An embedding's mean square is 2.5e-5 at first: bfloat16's eps, 0.0078, would swallow it."""
-
-
-class AttentionWeights(NamedTuple):
-    """What a layer's attention reads of the banks."""
-
-    qkv: Tensor
-    """(3·H·K, D): rows of Q, K and V."""
-    out: Tensor
-    """(H·K, D), used as (out, in) like every linear map."""
-    gate: Tensor | None
-    """(H, G)"""
-    value_gate: Tensor | None
-    """(H, G)"""
+LEAST_SQUARE = 1e-8
+"""Of a value in `without_own_value`."""
 
 
 class Row(NamedTuple):
     """What all layers of a forward pass share."""
 
+    heads: int
     tables: Tables
     scale: float
     window_short: int | None
@@ -47,40 +39,71 @@ class Row(NamedTuple):
     backend: str
 
 
+class AttentionWeights(NamedTuple):
+    """A layer's slices of the banks, times their scalars."""
+
+    qkv: Tensor
+    """(3·H·K, D): rows of Q, K and V."""
+    out: Tensor
+    """(D, H·K), (out, in) as in every linear map."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a layer's attention is given beside its input; None is left out."""
+
+    value_BTD: Tensor | None = None
+    """Added to the values."""
+    gate_BTH: Tensor | None = None
+    """Multiplies the heads' outputs."""
+    xsa: Tensor | None = None
+    """Strength per head before tanh, (H,) or (B, T, H)."""
+    dynamic: tuple[Tensor, Tensor] | None = None
+    """w1 and w2 of `composition.compose`, (B, T, H)."""
+
+
 def norm(x: Tensor) -> Tensor:
     """x / rms(x) over the last dimension, without a weight, in float32 inside."""
     return rms_norm(x, eps=EPS)
 
 
-def attend(
-    x_BTD: Tensor, weights: AttentionWeights, value_BTD: Tensor | None, plan: LayerPlan, row: Row, heads: int
-) -> Tensor:
-    """What attention adds to the stream, of the block's normed input x; value_BTD is the layer's value embedding.
+def head_gate(x_BTC: Tensor, gate: Tensor) -> Tensor:
+    """σ(gate · x) per head, (B, T, H), of 12 channels x, and gate (H, 12)."""
+    return torch.sigmoid(linear(x_BTC[..., :GATE_CHANNELS], gate))
 
-    q, k = rope(n(Wq x)), rope(n(Wk x));   v = Wv x + 2σ(g' · x[:12]) · value
-    out = Wo (σ(g · x[:12]) · softmax(scale · q kᵀ) v)     within the window and the document
+
+def attend(x_BTD: Tensor, weights: AttentionWeights, plan: LayerPlan, row: Row, extras: Extras) -> Tensor:
+    """What attention adds to the stream, of the layer's normed input x.
+
+    q, k = rope(n(Wq x)), rope(n(Wk x));   v = Wv x + value
+    out = Wo (gate · softmax(scale · q kᵀ) v)     within the window and the document
     """
     B, T, _ = x_BTD.shape
-    q_BTHK, k_BTHK, v_BTHK = linear(x_BTD, weights.qkv).view(B, T, 3, heads, -1).unbind(2)
-    if value_BTD is not None:
-        v_BTHK = v_BTHK + _gated(value_BTD.view_as(v_BTHK), x_BTD, weights.value_gate, 2.0)
-    core = _paired if plan.attention == "paired" else _plain
-    y_BTHK = _gated(core(norm(q_BTHK), norm(k_BTHK), v_BTHK, plan, row), x_BTD, weights.gate)
+    q_BTHK, k_BTHK, v_BTHK = linear(x_BTD, weights.qkv).view(B, T, 3, row.heads, -1).unbind(2)
+    if extras.value_BTD is not None:
+        v_BTHK = v_BTHK + extras.value_BTD.view_as(v_BTHK)
+    if plan.attention == "paired":
+        y_BTHK = _paired(norm(q_BTHK), norm(k_BTHK), v_BTHK, plan, row)
+    else:
+        y_BTHK = _plain(norm(q_BTHK), norm(k_BTHK), v_BTHK, plan, row, extras.dynamic)
+    if extras.xsa is not None:
+        y_BTHK = without_own_value(y_BTHK, v_BTHK, extras.xsa)
+    if extras.gate_BTH is not None:
+        y_BTHK = y_BTHK * extras.gate_BTH.unsqueeze(-1)
     return linear(y_BTHK.flatten(2), weights.out)
 
 
-def _gated(y_BTHK: Tensor, x_BTD: Tensor, gate: Tensor | None, factor: float = 1.0) -> Tensor:
-    """y times a sigmoid per head of the first channels of x."""
-    if gate is None:
-        return y_BTHK
-    return y_BTHK * (factor * torch.sigmoid(linear(x_BTD[..., :GATE_CHANNELS], gate))).unsqueeze(-1)
-
-
-def _plain(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, plan: LayerPlan, row: Row) -> Tensor:
+def _plain(
+    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, plan: LayerPlan, row: Row, dynamic: tuple[Tensor, Tensor] | None
+) -> Tensor:
     q_BHTK, k_BHTK = (apply_rotary(x.transpose(1, 2), *row.tables.plain) for x in (q_BTHK, k_BTHK))
+    v_BHTK = v_BTHK.transpose(1, 2)
     if plan.key_offset:
         k_BHTK = offset_keys(k_BHTK, row.starts_BT)
-    return _softmax(q_BHTK, k_BHTK, v_BTHK.transpose(1, 2), plan, row, row.cu_seqlens).transpose(1, 2)
+    y_BHTK = _softmax(q_BHTK, k_BHTK, v_BHTK, plan, row, row.cu_seqlens)
+    if dynamic is not None:
+        y_BHTK = y_BHTK + compose(q_BHTK, k_BHTK, v_BHTK, *dynamic, scale=row.scale, cu_seqlens=row.cu_seqlens)
+    return y_BHTK.transpose(1, 2)
 
 
 def _paired(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, plan: LayerPlan, row: Row) -> Tensor:
@@ -119,3 +142,12 @@ def offset_keys(k_BHTK: Tensor, starts_BT: Tensor | None = None) -> Tensor:
     if starts_BT is not None:
         before = torch.where(starts_BT[:, None, :, None], still, before)
     return torch.cat((turned, before), -1)
+
+
+def without_own_value(y_BTHK: Tensor, v_BTHK: Tensor, strength: Tensor) -> Tensor:
+    """y − tanh(strength) · (y·v / v·v) v: less of the component along the token's own value, none at strength 0.
+
+    XSA: arXiv:2603.09078. The value is not normalized, only its square divided by.
+    """
+    along_BTH1 = (y_BTHK * v_BTHK).sum(-1, keepdim=True) / v_BTHK.square().sum(-1, keepdim=True).clamp(min=LEAST_SQUARE)
+    return y_BTHK - torch.tanh(strength).to(y_BTHK.dtype).unsqueeze(-1) * along_BTH1 * v_BTHK

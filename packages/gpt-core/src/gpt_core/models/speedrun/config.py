@@ -21,7 +21,10 @@ VOCABULARY_MULTIPLE = 128
 
 @dataclass(frozen=True)
 class SpeedrunConfig:
-    """Architecture of a speedrun model. The defaults are record 68 of modded-nanogpt with GPT-2's vocabulary."""
+    """Architecture of a speedrun model. The defaults are record 68 of modded-nanogpt with GPT-2's vocabulary.
+
+    Switches that are on by default are tricks of record 68 or before; those of later records name theirs.
+    """
 
     vocab_size: int
     context_length: int = 2048
@@ -34,9 +37,10 @@ class SpeedrunConfig:
     bank_multiple: int = 8
     """Banks hold a multiple of so many matrices, for as many ranks at most; what no layer uses is padding."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of weights and activations; scalars and x0_lambdas are float32 always. Records are made in bfloat16."""
+    """Of weights and activations; scalars and lambdas are float32 always. Records are made in bfloat16."""
     init_seed: int | None = None
     """Seed of a generator used only for initialization; None = torch's global generator."""
+    attention_backend: str = "auto"
 
     paired_heads: bool = True
     """Some layers attend over two heads as one sequence of twice the length, with twice as many positions."""
@@ -76,7 +80,40 @@ class SpeedrunConfig:
     isolate_documents: bool = False
     """Smear, bigrams and key offset stop at the first token of a document; upstream lets them cross."""
 
-    attention_backend: str = "auto"
+    value_std: float = 0.0
+    """Value embeddings are normal with this standard deviation at first. Record 70: 0.01."""
+    value_shift: bool = False
+    """The second and third layer have value embeddings, not the first and second. Record 70."""
+    value_gate_token: bool = False
+    """Value gates read 6 channels of the block's input and 6 of the value embedding. Record 70."""
+    sublayer_lambdas: bool = False
+    """Attention and MLP each have a factor for the stream and one for what they add; the first embedding and the bigram
+    are added with what attention adds. Records 73 and 74."""
+    parallel_lanes: bool = False
+    """The last third of the layers has two streams: attention reads one, the MLP the other, both add to both. Records
+    73 to 76. Needs sublayer_lambdas."""
+    cached_attention: bool = False
+    """In the last third of the layers attention reads the stream as it was before them. Record 77. Needs
+    sublayer_lambdas, instead of parallel_lanes."""
+    pair_banks: bool = False
+    """Q and K of two heads are one matrix of a bank of their own, for Muon to orthogonalize. Record 80."""
+    mudd: bool = False
+    """Factors and sources of the last layer, and of the head's input, are worked out for every token by two small
+    networks; they take over backout. Record 81. Needs cached_attention, value_embeddings and skip."""
+    xsa: bool = False
+    """Attention's output loses part of its component along the token's own value. Record 82."""
+    bigram_signs: bool = False
+    """Bigram rows are multiplied by one of 8192 fixed vectors of signs, so that bigrams share a row. Record 83."""
+    bigram_dim: int | None = None
+    """Channels of the stream that bigrams are added to; None = all. Record 83: 192, with 15 rows per token."""
+    mudd_gates: bool = False
+    """Two more small networks make the gates of attention, xsa, skip, first embedding and bigram for every token; only
+    layers with a long window have attention gates. Record 85. Needs mudd, xsa and what it makes gates of."""
+    dynamic_heads: bool = False
+    """The last layer mixes the attention patterns of its heads, near the token, with weights for every token. Record
+    85. Needs mudd_gates."""
+    fp8_mlp: Literal["off", "up", "both"] = "off"
+    """The MLP's forward products in float8, where the GPU has it. Record 84: up; record 89: both."""
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -99,9 +136,10 @@ class SpeedrunConfig:
         return round_up(self.vocab_size, VOCABULARY_MULTIPLE)
 
     @property
-    def bigram_table(self) -> int:
-        """Rows of the bigram table."""
-        return BIGRAM_ROWS_PER_TOKEN * self.padded_vocab_size if self.bigram_rows is None else self.bigram_rows
+    def bigram_shape(self) -> tuple[int, int]:
+        """Rows and channels of the bigram table."""
+        rows = BIGRAM_ROWS_PER_TOKEN * self.padded_vocab_size if self.bigram_rows is None else self.bigram_rows
+        return rows, self.n_embd if self.bigram_dim is None else self.bigram_dim
 
     @property
     def logit_softcap(self) -> SigmoidCap | float:
@@ -127,16 +165,6 @@ class SpeedrunConfig:
     def value_layers(self) -> int:
         """Layers with a value embedding."""
         return sum(layer.value is not None for layer in self.layers)
-
-    @property
-    def attention_slots(self) -> int:
-        """Rows of the attention bank, padding included; a slot holds Q, K, V and O."""
-        return round_up(4 * self.attention_layers, self.bank_multiple, 4)
-
-    @property
-    def mlp_slots(self) -> int:
-        """Rows of the MLP bank, padding included; a slot holds fc and proj."""
-        return round_up(2 * self.n_layer, self.bank_multiple, 2)
 
     @property
     def name(self) -> str:
@@ -172,24 +200,44 @@ class SpeedrunConfig:
             raise ValueError(f"1 <= window_short <= window_long, got {self.window_short} and {self.window_long}")
         if self.bigram_rows is not None and self.bigram_rows < 2:
             raise ValueError(f"bigram_rows must be at least 2, got {self.bigram_rows}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+        if self.bigram_dim is not None and not 1 <= self.bigram_dim <= self.n_embd:
+            raise ValueError(f"bigram_dim must be from 1 to n_embd = {self.n_embd}, got {self.bigram_dim}")
+        if not self.value_std >= 0:
+            raise ValueError(f"value_std must not be negative, got {self.value_std}")
+        for field, options in (("dtype", ("float32", "bfloat16")), ("fp8_mlp", ("off", "up", "both"))):
+            if getattr(self, field) not in options:
+                raise ValueError(f"{field} must be one of {', '.join(options)}, got {getattr(self, field)!r}")
 
     def _check_prerequisites(self) -> None:
         for switch, needed in PREREQUISITES.items():
-            if getattr(self, switch) and not getattr(self, needed):
-                raise ValueError(f"{switch} needs {needed}: switch {switch} off too, or {needed} on")
-        if self.paired_heads and self.n_head % 2:
-            raise ValueError(f"paired_heads needs an even number of heads, got n_head={self.n_head}")
+            missing = [name for name in needed if not getattr(self, name)]
+            if getattr(self, switch) and missing:
+                raise ValueError(f"{switch} needs {' and '.join(missing)}: switch {switch} off, or {missing[0]} on")
+        if self.cached_attention and self.parallel_lanes:
+            raise ValueError("cached_attention replaces parallel_lanes: switch one of them off")
+        for switch in ("paired_heads", "pair_banks", "mudd"):
+            if getattr(self, switch) and self.n_head % 2:
+                raise ValueError(f"{switch} needs an even number of heads, got n_head={self.n_head}")
 
 
 PREREQUISITES = {
-    "yarn": "windows",
-    "key_offset": "half_rotary",
-    "value_gates": "value_embeddings",
-    "skip": "attention_free_layer",
+    "yarn": ("windows",),
+    "key_offset": ("half_rotary",),
+    "value_gates": ("value_embeddings",),
+    "value_shift": ("value_embeddings",),
+    "value_std": ("value_embeddings",),
+    "value_gate_token": ("value_gates",),
+    "skip": ("attention_free_layer",),
+    "parallel_lanes": ("sublayer_lambdas",),
+    "cached_attention": ("sublayer_lambdas",),
+    "mudd": ("cached_attention", "value_embeddings", "skip"),
+    "bigram_signs": ("bigram_embeddings",),
+    "bigram_dim": ("bigram_embeddings",),
+    "bigram_rows": ("bigram_embeddings",),
+    "mudd_gates": ("mudd", "xsa", "attention_gates", "bigram_embeddings", "x0_lambdas"),
+    "dynamic_heads": ("mudd_gates",),
 }
-"""Switches that mean something only with another one."""
+"""Switches that mean something only with others."""
 
 
 def round_up(value: int, multiple: int, unit: int = 1) -> int:

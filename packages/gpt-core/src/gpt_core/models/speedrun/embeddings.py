@@ -1,6 +1,6 @@
 """What a token brings into the stream: its embedding smeared with the one before, and its bigram's.
 
-Dimensions: B rows, T tokens, D width.
+Dimensions: B rows, T tokens, D width, E channels of the bigram table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,18 @@ def bigram_ids(ids_BT: Tensor, rows: int, starts_BT: Tensor | None = None) -> Te
     hashed_BT = torch.bitwise_xor(HASH[0] * ids_BT[:, 1:], HASH[1] * ids_BT[:, :-1]) % (rows - 1)
     bigrams_BT = F.pad(hashed_BT, (1, 0), value=rows - 1)
     return bigrams_BT if starts_BT is None else bigrams_BT.masked_fill(starts_BT, rows - 1)
+
+
+def bigram_signs(ids_BT: Tensor, table: Tensor, starts_BT: Tensor | None = None) -> Tensor:
+    """(B, T, E): row (id[t] XOR id[t − 1]) mod 8192 of a table of signs; row 0 where there is no predecessor."""
+    row_BT = F.pad(torch.bitwise_xor(ids_BT[:, 1:], ids_BT[:, :-1]) % len(table), (1, 0))
+    return table[row_BT if starts_BT is None else row_BT.masked_fill(starts_BT, 0)]
+
+
+def add_bigram(x_BTD: Tensor, factor: Tensor, bigram_BTE: Tensor) -> Tensor:
+    """x with factor · bigram added to its first E channels."""
+    added = factor * bigram_BTE
+    return x_BTD + F.pad(added, (0, x_BTD.shape[-1] - added.shape[-1]))
 
 
 def smear(e_BTD: Tensor, gate: Tensor, scale: Tensor, starts_BT: Tensor | None = None) -> Tensor:

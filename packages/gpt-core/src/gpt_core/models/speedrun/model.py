@@ -9,7 +9,8 @@ Dimensions: B rows, T tokens, D width, V padded vocabulary, F hidden width of th
         x += attention_i(n(x));   x += relu(n(x) Wfcᵀ)² Wproj
     x = n(x − backout · (x after layer 7));   logits = 23 σ((x lm_head + 5) / 7.5)
 
-Source: KellerJordan/modded-nanogpt, record 68; each trick is a switch of `SpeedrunConfig`.
+That is record 68; `residual` has these equations, and those of later records. Source: KellerJordan/modded-nanogpt; each
+trick is a switch of `SpeedrunConfig`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from torch import Tensor, nn
 import gpt_kernels
 from gpt_kernels import relu2_mlp
 
-from . import banks
-from .attention import AttentionWeights, Row, attend, norm
+from . import banks, mudd, residual
+from .attention import AttentionWeights, Row, norm
 from .banks import Scalars
-from .config import GATE_CHANNELS, SpeedrunConfig
-from .embeddings import bigram_ids, document_starts, smear
-from .plan import LayerPlan
+from .config import SpeedrunConfig
+from .embeddings import bigram_ids, bigram_signs, document_starts, smear
 from .rotary import RotaryState
 
 
@@ -43,6 +43,8 @@ class Speedrun(nn.Module):
     supports_packing = True
 
     attn: nn.Parameter
+    qk: nn.Parameter
+    vo: nn.Parameter
     mlp: nn.Parameter
     embed: nn.Parameter
     lm_head: nn.Parameter
@@ -54,12 +56,26 @@ class Speedrun(nn.Module):
     skip_gate: nn.Parameter
     x0_lambdas: nn.Parameter
     scalars: nn.Parameter
+    resid_lambdas: nn.Parameter
+    post_lambdas: nn.Parameter
+    bigram_lambdas: nn.Parameter
+    xsa_alphas: nn.Parameter
+    mudd_w1: nn.Parameter
+    mudd_w2: nn.Parameter
+    mudd_b2: nn.Parameter
+    mudd_gate_w1: nn.Parameter
+    mudd_gate_w2: nn.Parameter
+    mudd_gate_b2: nn.Parameter
+    mudd_gate_scale: nn.Parameter
+    signs: Tensor
 
     def __init__(self, config: SpeedrunConfig):
         super().__init__()
         self.config = config
         for name, parameter in banks.new_parameters(config).items():
             self.register_parameter(name, parameter)
+        if config.bigram_signs:
+            self.register_buffer("signs", banks.new_signs(config))
         self.rotary = RotaryState(config)
         banks.init_weights(self, config)
 
@@ -70,37 +86,13 @@ class Speedrun(nn.Module):
 
     def hidden(self, ids_BT: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Vectors after the final norm, (B, T, D): what the head reads."""
-        config = self.config
-        scalars = Scalars.of(self.scalars, config.n_layer)
-        row = self._row(ids_BT, cu_seqlens)
+        config, scalars, row = self.config, Scalars(self.config, self.scalars), self._row(ids_BT, cu_seqlens)
         e_BTD = F.embedding(ids_BT, self.embed)
         if config.smear:
             e_BTD = smear(e_BTD, self.smear_gate, scalars.smear, row.starts_BT)
-        x_BTD = x0_BTD = norm(e_BTD)
-        bigram_BTD = None
-        if config.bigram_embeddings:
-            bigram_BTD = F.embedding(bigram_ids(ids_BT, config.bigram_table, row.starts_BT), self.bigram_embed)
-        x0_lambdas = self.x0_lambdas.unbind(0) if config.x0_lambdas else None
-        attention, mlp = self._attention_weights(scalars), self.mlp.unbind(0)
-        after: dict[int, Tensor] = {}
-        for plan in config.layers:
-            i = plan.index
-            if config.skip and i == config.places.free:
-                x_BTD = x_BTD + self._skip_gate(x0_BTD, scalars.skip) * after[config.places.skip_from]
-            x_BTD = scalars.residual[i] * x_BTD
-            if x0_lambdas is not None:
-                x_BTD = x_BTD + x0_lambdas[i] * x0_BTD
-            if bigram_BTD is not None:
-                x_BTD = x_BTD + scalars.bigram[i] * bigram_BTD
-            if plan.attention is not None:
-                value_BTD = self._value_embedding(ids_BT, plan)
-                x_BTD = x_BTD + attend(norm(x_BTD), attention[i], value_BTD, plan, row, config.n_head)
-            fc_FD, proj_FD = mlp[i].unbind(0)
-            x_BTD = x_BTD + relu2_mlp(norm(x_BTD), fc_FD, proj_FD)
-            after[i] = x_BTD
-        if config.backout:
-            x_BTD = x_BTD - scalars.backout * after[config.places.backout]
-        return norm(x_BTD)
+        given = residual.Given(ids_BT, norm(e_BTD), self._bigram(ids_BT, row.starts_BT), row, scalars)
+        stream = residual.twice_per_layer if config.sublayer_lambdas else residual.once_per_layer
+        return norm(stream(self, given))
 
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Head and soft cap: (..., D) -> (..., V), float32 where capped."""
@@ -117,11 +109,64 @@ class Speedrun(nn.Module):
         self.rotary.set_windows(short, long, yarn=yarn)
 
     def num_parameters(self) -> dict[str, int]:
-        """Parameters by group: attention, mlp, embeddings, head, value and bigram tables, gates, scalars; and total."""
-        counts = dict.fromkeys(("attention", "mlp", "embed", "head", "value", "bigram", "gates", "scalars"), 0)
+        """Parameters by group: attention, mlp, embed, head, value and bigram tables, gates, scalars; and total."""
+        counts = dict.fromkeys(GROUPS, 0)
         for name, parameter in self.named_parameters():
-            counts[GROUPS[name]] += parameter.numel()
+            counts[next(group for group, names in GROUPS.items() if name.startswith(names))] += parameter.numel()
         return {**counts, "total": sum(counts.values())}
+
+    # --- What the layers in `residual` take -------------------------------------------------------------------------
+
+    def attention_weights(self, scalars: Scalars) -> dict[int, AttentionWeights]:
+        """By layer. Banks are unbound once: an index per layer would make a gradient of the whole bank for each."""
+        D, plans = self.config.n_embd, [plan for plan in self.config.layers if plan.slot is not None]
+        if self.config.pair_banks:
+            A, H = len(plans), self.config.n_head
+            qk = self.qk[: A * H].view(A, 2 * D, D).unbind(0)
+            v, o = self.vo[: 2 * A].view(A, 2, D, D).unbind(1)
+            slots = [(qk_2DD, v_DD, o_DD) for qk_2DD, v_DD, o_DD in zip(qk, v.unbind(0), o.unbind(0), strict=True)]
+        else:
+            slots = [(slot[: 3 * D], slot[3 * D :]) for slot in self.attn.unbind(0)[: len(plans)]]
+        weights = {}
+        for plan, (*qkv, out) in zip(plans, slots, strict=True):
+            whole = qkv[0] if len(qkv) == 1 else torch.cat(qkv)
+            weights[plan.index] = AttentionWeights(scalars.qkv[plan.index] * whole, scalars.out[plan.index] * out)
+        return weights
+
+    def mlp_weights(self) -> list[tuple[Tensor, Tensor]]:
+        """(fc, proj), each (F, D), by layer."""
+        matrices = self.mlp.flatten(0, 1).unbind(0)
+        return list(zip(matrices[0::2], matrices[1::2], strict=True))
+
+    def mlp_out(self, h_BTD: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """relu(h Wfcᵀ)² Wproj"""
+        return relu2_mlp(h_BTD, *weights)
+
+    def value_embedding(self, number: int | None, ids_BT: Tensor) -> Tensor | None:
+        """(B, T, D) of a table of value embeddings."""
+        if number is None:
+            return None
+        return F.embedding(ids_BT + number * self.config.padded_vocab_size, self.value_embed)
+
+    def mudd_factors(self, network: int, x_BTD: Tensor, count: int) -> Tensor:
+        """(B, T, count) of one of the two networks of `mudd`."""
+        weights = self.mudd_w1[network], self.mudd_w2[network], self.mudd_b2[network]
+        return mudd.factors(x_BTD, *weights, count, mudd.SCALE)
+
+    def token_gates(self, network: int, x_BTD: Tensor) -> mudd.Gates:
+        """What one of the two networks of `mudd_gates` makes."""
+        layout = mudd.gate_layouts(self.config)[network]
+        weights = self.mudd_gate_w1[network], self.mudd_gate_w2[network], self.mudd_gate_b2[network]
+        count = len(layout.first(self.config.n_head))
+        scale = self.mudd_gate_scale.to(x_BTD.dtype)
+        return mudd.cut_gates(mudd.factors(x_BTD, *weights, count, scale), layout, self.config.n_head)
+
+    def _bigram(self, ids_BT: Tensor, starts_BT: Tensor | None) -> Tensor | None:
+        """(B, T, E)"""
+        if not self.config.bigram_embeddings:
+            return None
+        bigram_BTE = F.embedding(bigram_ids(ids_BT, len(self.bigram_embed), starts_BT), self.bigram_embed)
+        return bigram_BTE * bigram_signs(ids_BT, self.signs, starts_BT) if self.config.bigram_signs else bigram_BTE
 
     def _row(self, ids_BT: Tensor, cu_seqlens: Tensor | None) -> Row:
         B, T = ids_BT.shape
@@ -129,6 +174,7 @@ class Speedrun(nn.Module):
             raise ValueError(f"packed documents (cu_seqlens) come in one row, got {B}")
         starts = self.config.isolate_documents and cu_seqlens is not None
         return Row(
+            heads=self.config.n_head,
             tables=self.rotary.tables(T),
             scale=self.rotary.scale,
             window_short=self.rotary.short if self.config.windows else None,
@@ -138,52 +184,18 @@ class Speedrun(nn.Module):
             backend=self.config.attention_backend,
         )
 
-    def _attention_weights(self, scalars: Scalars) -> dict[int, AttentionWeights]:
-        """By layer. Banks are unbound once: an index per layer would make a gradient of the whole bank for each."""
-        D, config = self.config.n_embd, self.config
-        slots = self.attn.unbind(0)
-        gates = self.attn_gate_bank.unbind(0) if config.attention_gates else None
-        value_gates = self.ve_gate_bank.unbind(0) if config.value_gates else None
-        weights = {}
-        for plan in config.layers:
-            if plan.slot is None:
-                continue
-            qkv, out = slots[plan.slot].split((3 * D, D))
-            weights[plan.index] = AttentionWeights(
-                qkv=scalars.qkv[plan.index] * qkv,
-                out=scalars.out[plan.index] * out,
-                gate=None if gates is None else gates[plan.slot],
-                value_gate=None if value_gates is None or plan.value is None else value_gates[plan.value],
-            )
-        return weights
 
-    def _value_embedding(self, ids_BT: Tensor, plan: LayerPlan) -> Tensor | None:
-        """(B, T, D)"""
-        if plan.value is None:
-            return None
-        return F.embedding(ids_BT + plan.value * self.config.padded_vocab_size, self.value_embed)
-
-    def _skip_gate(self, x0_BTD: Tensor, scale: Tensor) -> Tensor:
-        """(B, T, 1): σ(skip) · 2σ(g · x0[:12]), at first 0.18."""
-        gate_BT1 = gpt_kernels.linear(x0_BTD[..., :GATE_CHANNELS], self.skip_gate)
-        return torch.sigmoid(scale) * 2 * torch.sigmoid(gate_BT1)
-
-
-GROUPS = {
-    "attn": "attention",
-    "mlp": "mlp",
-    "embed": "embed",
-    "lm_head": "head",
-    "value_embed": "value",
-    "bigram_embed": "bigram",
-    "attn_gate_bank": "gates",
-    "ve_gate_bank": "gates",
-    "smear_gate": "gates",
-    "skip_gate": "gates",
-    "x0_lambdas": "scalars",
-    "scalars": "scalars",
+GROUPS: dict[str, tuple[str, ...]] = {
+    "gates": ("attn_gate", "ve_gate", "smear_gate", "skip_gate", "mudd"),
+    "scalars": ("scalars", "x0_", "resid_", "post_", "bigram_lambdas", "xsa_"),
+    "attention": ("attn", "qk", "vo"),
+    "mlp": ("mlp",),
+    "embed": ("embed",),
+    "head": ("lm_head",),
+    "value": ("value_embed",),
+    "bigram": ("bigram_embed",),
 }
-"""Group of every parameter."""
+"""How names of parameters begin, by group; the first group that fits."""
 
 
 def speedrun(vocab_size: int, context_length: int = 2048, **fields: Any) -> Speedrun:
