@@ -5,7 +5,8 @@ with one of the labels, which is lenient (18 for 1): the metric `exact` asks for
 without case and punctuation, or, where answers follow "####", for the same number, its strict match (and reports the
 flexible one).
 
-Options: cot_delimiter, normalize (true), stops, max_new_tokens (the longest answer of the file), compat (false: labels
+Options: cot_delimiter, normalize (true), stops, max_new_tokens (the longest answer of the file,
+or half of the model's context where that is longer than all of it), compat (false: labels
 of which normalisation leaves nothing are dropped; upstream they match everything), temperature, top_p, top_k.
 """
 
@@ -83,7 +84,7 @@ def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], pro
         correct, metrics, prediction = _harness(task, answer, given)
     else:
         correct, metrics, prediction = _foundry(task, answer, given)
-    assert item.prompt is not None
+    assert item.prompt is not None and item.generation is not None
     return Record(
         index=item.index,
         correct=float(correct),
@@ -93,8 +94,14 @@ def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], pro
         metrics=metrics,
         truncated=item.truncated,
         prompt_sha256=hashlib.sha256(",".join(map(str, item.prompt)).encode()).hexdigest(),
-        detail={"text": text, "labels": list(given)},
+        detail={"text": text, "labels": list(given), "max_new_tokens": item.generation.max_new_tokens},
     )
+
+
+def summarize(task: Task, records: Sequence[Record]) -> Mapping[str, Any]:
+    """How long answers could be: less than the longest of the file where the model's context has no room for it."""
+    budgets = {record.detail["max_new_tokens"] for record in records}
+    return {"max_new_tokens": max(budgets)} if budgets else {}
 
 
 def labels(row: Row) -> list[str]:
@@ -119,6 +126,8 @@ def _settings(
     count = options.get("max_new_tokens")
     if count is None:
         count = HARNESS_NEW_TOKENS if protocol == "harness" else longest_answer(task, rows, reasoned, model)
+        if count >= model.max_length:  # said by `summarize`; the original fails here
+            count = max(1, model.max_length // 2)
     stops = tuple(options.get("stops") or ())
     if protocol == "harness" and not stops:
         stops = (options.get("fewshot_delimiter", "\n\n"),)
