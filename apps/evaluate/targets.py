@@ -9,8 +9,10 @@ from arguments import Options
 import gpt_data
 from gpt_core.generate import Generator
 from gpt_core.generate.generator import locate
+from gpt_data.chat import answering
 from gpt_data.preparation import nanogpt_tokenizer
 from gpt_data.tokenizers import ByteTokenizer, Tokenizer, gpt2_tokenizer
+from gpt_eval.chat.calculator import calculate
 from gpt_eval.model import LanguageModel
 
 
@@ -72,7 +74,8 @@ def load_checkpoint(options: Options, device: torch.device) -> LanguageModel:
             dtype=dtype,
             trusted=options.trust,
         )
-    return GPTModel(generator.model, generator.tokenizer, name=name, batch_tokens=options.batch_tokens)
+    speech = answering(generator.tokenizer, calculate)
+    return GPTModel(generator.model, generator.tokenizer, name=name, batch_tokens=options.batch_tokens, **speech)
 
 
 def find_tokenizer(name: str) -> Tokenizer:

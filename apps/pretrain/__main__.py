@@ -9,6 +9,8 @@ from gpt_core.config import load_config
 from gpt_core.distributed import distributed
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
+from gpt_data.chat import answering
+from gpt_eval.hook import Benchmarks
 
 
 def main(argv: list[str]) -> None:
@@ -20,7 +22,7 @@ def main(argv: list[str]) -> None:
         clock = ranks.broadcast(datetime.now())
         config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
         config.export_env()
-        run(config, ranks, clock, argv)
+        run(config, ranks, clock, argv, benchmarks=partial(Benchmarks, speech=answering))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Benchmarks while a model trains: CORE and ChatCORE every so many steps, shared by all ranks.
 
-Made for gpt_core.training.run, which knows nothing of it: `run(..., benchmarks=partial(Benchmarks, wrap=GPTModel))`.
+Made for gpt_core.training.run, which knows nothing of it: `run(..., benchmarks=partial(Benchmarks, speech=answering))`.
 Any loop can drive it: four methods, called by all ranks at the same step.
 """
 
@@ -36,7 +36,8 @@ class Benchmarks:
     What cannot be run (no data, no chat template, programs not allowed) is an error before the first step.
 
     Args:
-        wrap: (model, tokenizer, name=...) -> LanguageModel, such as GPTModel.
+        speech: of a tokenizer, further settings of GPTModel: its chat template, such as gpt_data.chat.answering.
+        wrap: (model, tokenizer, name=..., **speech(tokenizer)) -> LanguageModel; None is GPTModel.
         sinks: has `log(step, metrics)` and `info(text)`.
         ranks: has `rank` and `world_size`; of several, torch.distributed must be initialized.
         lend: entered around all use of the model.
@@ -54,7 +55,8 @@ class Benchmarks:
         sinks: Any,
         ranks: Any,
         run_dir: Path,
-        wrap: Callable[..., LanguageModel],
+        speech: Callable[[Any], Mapping[str, Any]] = lambda tokenizer: {},
+        wrap: Callable[..., LanguageModel] | None = None,
         lend: Callable[[], AbstractContextManager] = nullcontext,
         allow_code_execution: bool = False,
     ):
@@ -63,7 +65,9 @@ class Benchmarks:
         self.bundle, self.limit = settings.bundle, settings.limit
         self.tokenizer, self.sinks, self.run_dir = tokenizer, sinks, run_dir
         self.ranks: Ranks = OneProcess() if ranks.world_size == 1 else TorchRanks()
-        self.wrap, self.lend, self.allow_code_execution = wrap, lend, allow_code_execution
+        self.lend, self.allow_code_execution = lend, allow_code_execution
+        self._speech = speech(tokenizer)
+        self._wrap = _gpt_model if wrap is None else wrap
 
     def on_start(self, state: Any) -> None:
         """Refuses what would fail later."""
@@ -98,8 +102,9 @@ class Benchmarks:
             self.sinks.info(f"step {state.step}: {suite} {shown} {metrics[f'{suite}/{shown}']:+.4f}")
 
     def _call(self, function: Callable[..., Any], suite: str, state: Any, output: Path | None) -> Any:
-        """evaluate or prepare, in the mode of evaluation, with the random state of training untouched."""
-        model = self.wrap(state.model, self.tokenizer, name=f"{self.run_dir.name} step {state.step}")
+        """evaluate or prepare, with the model as it is now."""
+        name = f"{self.run_dir.name} step {state.step}"
+        model = self._wrap(state.model, self.tokenizer, name=name, **self._speech)
         return function(
             model,
             suite,
@@ -111,6 +116,12 @@ class Benchmarks:
             ranks=self.ranks,
             allow_code_execution=self.allow_code_execution,
         )
+
+
+def _gpt_model(*arguments: Any, **settings: Any) -> LanguageModel:
+    from gpt_eval.models import GPTModel
+
+    return GPTModel(*arguments, **settings)
 
 
 def summary(suite: str, results: Results) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Conversations as token ids: templates, their special tokens, loss masks, and the rows of known data sets."""
 
+from .answering import answering as answering
 from .render import Rendered as Rendered
 from .render import prompt as prompt
 from .render import render as render
