@@ -223,7 +223,7 @@ def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: {key} must be {kind.__name__}, got {value!r}")
         found[key] = value
         if key in PATTERNS:
-            _check_pattern(name, key, value)
+            _check_pattern(name, key, given[key])
     return found
 
 
