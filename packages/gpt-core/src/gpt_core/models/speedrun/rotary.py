@@ -44,10 +44,10 @@ class RotaryState(nn.Module):
     def __init__(self, config: SpeedrunConfig):
         super().__init__()
         self.head_dim, self.yarn, self.dtype = config.head_dim, config.yarn, getattr(torch, config.dtype)
-        width = config.head_dim if config.half_rotary else 2 * config.head_dim
+        self.width = config.head_dim if config.half_rotary else 2 * config.head_dim
         self.short, self.long = config.window_short, config.window_long
         self.yarn_window, self.scale = self.long, FIRST_SCALE
-        self.register_buffer("frequencies", half_truncated_frequencies(width))
+        self.register_buffer("frequencies", half_truncated_frequencies(self.width))
         self.register_buffer("numbers", torch.zeros(4, dtype=torch.float64))
         self._remember()
         self._cached: tuple[tuple[Any, ...], Tables] | None = None
@@ -88,11 +88,18 @@ class RotaryState(nn.Module):
         self.numbers.copy_(torch.tensor(numbers, dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follows to another device, not to another dtype: tables are made from float64 angles."""
+        """Follows to another device, not to another dtype: tables are made from float64 angles.
+
+        Off the meta device it is as new.
+        """
         frequencies, numbers = self.frequencies, self.numbers
         super()._apply(fn, recurse)
-        if self.frequencies.dtype != torch.float64:
-            self.frequencies, self.numbers = (x.to(self.frequencies.device) for x in (frequencies, numbers))
+        device = self.frequencies.device
+        if frequencies.is_meta and device.type != "meta":
+            self.frequencies = half_truncated_frequencies(self.width).to(device)
+            self._remember()
+        elif self.frequencies.dtype != torch.float64:
+            self.frequencies, self.numbers = frequencies.to(device), numbers.to(device)
         self._cached = None
         return self
 
