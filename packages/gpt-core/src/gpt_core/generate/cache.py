@@ -8,11 +8,18 @@ see the slots before. A batch of equal lengths needs no mask at all, and this cl
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from gpt_core.models.config import GPTConfig
+
+
+def bounded_windows(config: GPTConfig, max_length: int) -> list[int | None]:
+    """For every layer the keys that it keeps per row, or None where that is all of `max_length`."""
+    windows = [config.layer_window(layer) for layer in range(config.n_layer)]
+    return [window if window is not None and window < max_length else None for window in windows]
 
 
 class KVCache:
@@ -45,13 +52,29 @@ class KVCache:
     ):
         if batch_size < 1 or max_length < 1:
             raise ValueError(f"a cache needs at least one row and one slot, got {batch_size} × {max_length}")
-        windows = [config.layer_window(layer) for layer in range(config.n_layer)]
-        self.max_length, self.length = max_length, 0
-        self._windows = [window if window is not None and window < max_length else None for window in windows]
+        self._windows = bounded_windows(config, max_length)
         shapes = [(batch_size, config.kv_heads, w or max_length, config.head_dim) for w in self._windows]
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
-        self._values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
-        self._positions = torch.arange(max_length, device=device)
+        keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        self._hold(keys, values, max_length, length=0, pads=pads)
+
+    @classmethod
+    def over(cls, config: GPTConfig, keys: list[Tensor], values: list[Tensor], max_length: int, length: int) -> Self:
+        """A cache on memory that someone else holds, with `length` tokens per row in it already.
+
+        keys, values: per layer (B, G, slots, K), as this class lays them out; they are written in place.
+        """
+        cache = cls.__new__(cls)
+        cache._windows = bounded_windows(config, max_length)
+        cache._hold(keys, values, max_length, length, pads=None)
+        return cache
+
+    def _hold(
+        self, keys: list[Tensor], values: list[Tensor], max_length: int, length: int, pads: Sequence[int] | None
+    ) -> None:
+        self._keys, self._values = keys, values
+        self.max_length, self.length = max_length, length
+        self._positions = torch.arange(max_length, device=keys[0].device)
         self._pads: list[int] | None = None
         self._masks: dict[int | None, Tensor] = {}
         self._set_pads(pads)

@@ -86,7 +86,7 @@ class Cached:
             len(unique),
             # The longest row may end early; the shortest then grows to max_length on top of its padding.
             self._max_length + max(pads),
-            dtype=_compute_dtype(self._model, self._device),
+            dtype=compute_dtype(self._model, self._device),
             device=self._device,
             pads=pads,
         )
@@ -109,7 +109,7 @@ def config_of(model: nn.Module) -> GPTConfig:
     return config
 
 
-def _compute_dtype(model: nn.Module, device: torch.device) -> torch.dtype:
+def compute_dtype(model: nn.Module, device: torch.device) -> torch.dtype:
     """The dtype that the model's keys come out in: autocast's where it is on, else the weights'."""
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
