@@ -70,7 +70,7 @@ def parse(argv: Sequence[str], description: str) -> Options:
     group = parser.add_argument_group("an endpoint")
     group.add_argument("--model", metavar="NAME", help="the endpoint's model")
     group.add_argument("--key-env", metavar="VARIABLE", help="environment variable that holds the key")
-    group.add_argument("--max-length", type=positive, metavar="N", help="tokens that the model takes")
+    group.add_argument("--max-length", type=positive, metavar="N", help="what the model takes: characters")
     group = parser.add_argument_group("benchmarks with programs or a judge")
     group.add_argument("--allow-code-execution", action="store_true", help="run programs that the model writes")
     group.add_argument("--judge-url", metavar="URL", help="endpoint with OpenAI's API that judges answers")

@@ -1,7 +1,7 @@
 """What MODEL on the command line means: a model with its tokenizer, wrapped for the evaluator."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from arguments import Options
@@ -45,8 +45,9 @@ def load_endpoint(url: str, options: Options) -> LanguageModel:
     if not options.model:
         raise ValueError(f"{url}: which of the endpoint's models? give --model NAME")
     url = url.removeprefix("http:") if url.startswith("http:http") else url
-    settings = {"key_env": options.key_env, "max_length": options.max_length}
-    return HTTPModel(url, options.model, **{name: value for name, value in settings.items() if value is not None})
+    if options.max_length is None:
+        return HTTPModel(url, options.model, key_env=options.key_env)
+    return HTTPModel(url, options.model, key_env=options.key_env, max_length=options.max_length)
 
 
 def load_checkpoint(options: Options, device: torch.device) -> LanguageModel:
@@ -74,7 +75,7 @@ def load_checkpoint(options: Options, device: torch.device) -> LanguageModel:
             dtype=dtype,
             trusted=options.trust,
         )
-    speech = answering(generator.tokenizer, calculate)
+    speech = answering(cast(Tokenizer, generator.tokenizer), calculate)
     return GPTModel(generator.model, generator.tokenizer, name=name, batch_tokens=options.batch_tokens, **speech)
 
 
@@ -89,8 +90,9 @@ def find_tokenizer(name: str) -> Tokenizer:
 
 def load_judge(options: Options) -> Any:
     """The judge that the command line names; None without one."""
-    if options.judge_url is None:
+    if options.judge_url is None or options.judge_model is None:
         return None
-    from gpt_eval.judge import HTTPJudge
+    from gpt_eval.judge import HTTPJudge, ReplayJudge
 
-    return HTTPJudge(options.judge_url, options.judge_model, key_env=options.judge_key_env)
+    judge = HTTPJudge(options.judge_url, options.judge_model, key_env=options.judge_key_env)
+    return judge if options.judge_cache is None else ReplayJudge(options.judge_cache, judge)

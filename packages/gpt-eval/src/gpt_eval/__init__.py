@@ -7,8 +7,10 @@ from gpt_eval.errors import (
     JudgeRequired,
     UnsupportedByBackend,
 )
+from gpt_eval.evaluate import evaluate
 from gpt_eval.metrics import bits_per_byte, centered_accuracy
 from gpt_eval.model import LanguageModel, Scored
+from gpt_eval.results import Results, TaskResult
 from gpt_eval.task import Generation, Item, Record, Task
 
 __all__ = [
@@ -20,9 +22,12 @@ __all__ = [
     "JudgeRequired",
     "LanguageModel",
     "Record",
+    "Results",
     "Scored",
     "Task",
+    "TaskResult",
     "UnsupportedByBackend",
     "bits_per_byte",
     "centered_accuracy",
+    "evaluate",
 ]
