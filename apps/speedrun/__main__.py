@@ -1,17 +1,33 @@
-"""Train a GPT: `uv run apps/pretrain [CONFIG] [--key value ...]`; --help lists configurations and keys."""
+"""Train by the speedrun's recipe, or measure what its tricks are worth.
+
+uv run apps/speedrun                                        train (desk.yaml); --help lists configurations and keys
+uv run apps/speedrun speedrun-68                            record 68 of modded-nanogpt, on a GPU
+uv run torchrun --nproc-per-node 8 apps/speedrun speedrun-68
+uv run apps/speedrun ablate desk --leave-one-out --dry-run  what each trick is worth; ablate --help
+uv run apps/speedrun record RUN [RUN ...] --target 3.28     a line of docs/records.md from several runs; record --help
+"""
 
 import sys
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import ablate
+import record
+
 from gpt_core.config import load_config
 from gpt_core.distributed import distributed
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
 
+COMMANDS = {"ablate": ablate.main, "record": record.main}
 
-def main(argv: list[str]) -> None:
+
+def main(argv: list[str]) -> int:
+    if len(argv) > 1 and argv[1] in COMMANDS:
+        return COMMANDS[argv[1]](argv[2:])
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__}\n")
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="desk")
     config = load()
@@ -21,11 +37,12 @@ def main(argv: list[str]) -> None:
         config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
         config.export_env()
         run(config, ranks, clock, argv)
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv)
+        sys.exit(main(sys.argv))
     except (ValueError, OSError) as error:  # the user's to mend (a typing error, a full disk): no traceback
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:  # before the first step, or the second Ctrl-C
