@@ -139,6 +139,23 @@ def test_answers_by_each_rule():
         grade_answers(replies, extract="guess")
 
 
+def test_whether_a_calculator_was_there_is_recorded():
+    task, row = Task("g", "chat_answer", "g.jsonl"), {"question": "q", "answer": "#### 42"}
+    for model, expected in ((ByteModel(), False), (type("Tooled", (ByteModel,), {"tools": True})(), True)):
+        item = chat_answer.make_items(task, [row], [0], model, "core")[0]
+        record = chat_answer.grade(task, item, ["#### 42"], "core")
+        assert chat_answer.summarize(task, [record]) == {"extract": "gsm8k", "tools": expected}
+
+
+def test_the_spelling_bee_is_made_into_a_bundle(tmp_path):
+    from gpt_eval.data.fetch import fetch
+
+    ((path, rows),) = fetch(["spellingbee_local"], tmp_path)
+    bundle = Bundle(tmp_path)
+    task = bundle.tasks["spellingbee_local"]
+    assert rows == 256 and path.is_file() and len(bundle.rows(task)) == 256 and task.type == "chat_answer"
+
+
 def test_an_answer_without_a_number_is_a_wrong_row():
     task = Task("g", "chat_answer", "g.jsonl")
     assert "#### NUMBER" in chat_answer.check_row({"question": "q", "answer": "42"}, task)

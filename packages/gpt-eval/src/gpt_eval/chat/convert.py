@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpt_eval.chat import spellingbee
 from gpt_eval.task import Row
 
 
@@ -94,4 +95,7 @@ SOURCES: Mapping[str, Source] = {
     "mt_bench": Source("HuggingFaceH4/mt_bench_prompts", None, "train", from_mt_bench, False),
     "alpaca_local": Source("tatsu-lab/alpaca_eval", "alpaca_eval", "eval", from_alpaca, False),
 }
-"""FLASK is on GitHub only (kaistAI/FLASK): convert its file with `from_flask`. SpellingBee is made, not fetched."""
+"""FLASK is on GitHub only (kaistAI/FLASK): convert its file with `from_flask`."""
+
+MADE: Mapping[str, Callable[[], list[dict[str, Any]]]] = {"spellingbee_local": lambda: list(spellingbee.rows())}
+"""Rows that no hub has: they are generated."""

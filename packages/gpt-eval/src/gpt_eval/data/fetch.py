@@ -33,7 +33,7 @@ def fetch(names: Sequence[str], folder: str | Path, load: Load | None = None) ->
     cannot be reached, and for rows that it did not expect.
     """
     tasks = [task for name in names for task in _named(name)]
-    homeless = [task.name for task in tasks if task.name not in HUB and task.name not in chat.SOURCES]
+    homeless = [task.name for task in tasks if task.name not in {*HUB, *chat.SOURCES, *chat.MADE}]
     if len(homeless) == len(tasks):
         raise EvaluationError(f"{', '.join(homeless)}: no hub has it; {ELSEWHERE}")
     folder = Path(folder)
@@ -48,11 +48,13 @@ def fetch(names: Sequence[str], folder: str | Path, load: Load | None = None) ->
 
 def converted(name: str, load: Load) -> list[dict[str, Any]]:
     """All rows of a task. Raises EvaluationError that names data set and row for one that cannot be converted."""
+    if name in chat.MADE:
+        return chat.MADE[name]()
     if name in chat.SOURCES:
         source = chat.SOURCES[name]
         given = list(load(source.dataset, source.config, source.split))
         rows = _each(given, lambda row: [source.convert(row)], source.dataset)
-        return list(chat.shuffled(rows)) if source.shuffled else rows
+        return [dict(row) for row in chat.shuffled(rows)] if source.shuffled else rows
     origin = HUB[name]
     configs = origin.config if isinstance(origin.config, tuple) else (origin.config,)
     rows = [row for config in configs for row in load(origin.dataset, config, origin.split)]
@@ -136,6 +138,8 @@ def _entry(task: Task) -> dict[str, Any]:
     given |= {name: getattr(task, name) for name in names if getattr(task, name) != getattr(plain, name)}
     if task.options:
         given["options"] = dict(task.options)
+    if task.name in chat.MADE:
+        return given | {"source": "made by gpt-eval"}
     source = chat.SOURCES[task.name] if task.name in chat.SOURCES else HUB[task.name]
     return given | {"source": f"{source.dataset}, split {source.split}, converted by gpt-eval"}
 

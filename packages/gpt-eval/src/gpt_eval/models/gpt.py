@@ -71,7 +71,7 @@ class GPTModel:
         self.model, self.tokenizer, self.name, self.max_length = model, tokenizer, name, int(length)
         self.eot_id, self.bos_id = tokenizer.eot_id, bos_id
         self.prefix_space = has_prefix_space(self._space_probe)
-        self._chat, self._tool = chat, tool
+        self._chat, self._tool, self.tools = chat, tool, tool is not None
         self._end_ids = frozenset(end_ids) | ({self.eot_id} if self.eot_id is not None else set())
         parameter = next(iter(model.parameters()), None) if hasattr(model, "parameters") else None
         device = torch.device("cpu") if parameter is None else parameter.device

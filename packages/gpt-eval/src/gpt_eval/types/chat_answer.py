@@ -44,7 +44,11 @@ def make_items(
         top_k=int(options.get("top_k", 50)),
         n=int(options.get("n", 1)),
     )
-    return [chat_item(i, rows[i]["question"], settings, gold=gold(rows[i]), row=rows[i]) for i in indices]
+    tools = bool(getattr(model, "tools", False))
+    return [
+        chat_item(i, rows[i]["question"], settings, gold=gold(rows[i]), row={**rows[i], "tools": tools})
+        for i in indices
+    ]
 
 
 def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], protocol: ProtocolName) -> Record:
@@ -61,13 +65,14 @@ def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], pro
         prediction=found[0] if len(found) == 1 else found,
         gold=item.gold,
         prompt_sha256=prompt_sha256(item),
-        detail={"replies": [str(text) for text in outputs]},
+        detail={"replies": [str(text) for text in outputs], "tools": item.detail["tools"]},
     )
 
 
 def summarize(task: Task, records: Sequence[Record]) -> Mapping[str, Any]:
-    """Which rule read the answers, and that no calculator was at hand (nanochat's models may use one)."""
-    return {"extract": task.options.get("extract", "gsm8k"), "tools": False}
+    """Which rule read the answers, and whether the model had its calculator at hand."""
+    tools = any(record.detail["tools"] for record in records)
+    return {"extract": task.options.get("extract", "gsm8k"), "tools": tools}
 
 
 def gold(row: Row) -> str:
