@@ -37,13 +37,14 @@ def compose(
     scores take room for T · 2W, not T².
     """
     T = q_BHTK.shape[2]
-    mask_N1 = _mask(T, window, cu_seqlens, q_BHTK.device)
+    seen_NW2 = _mask(T, window, cu_seqlens, q_BHTK.device)
     q, k, v = (_blocks(x, window) for x in (q_BHTK, k_BHTK, v_BHTK))
     k, v = _with_block_before(k), _with_block_before(v)
-    weights = rms_norm(w1_BTH.float(), eps=EPS).to(q.dtype)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    weights = rms_norm(w1_BTH.to(wide), eps=EPS).to(q.dtype)
     w1, w2 = (_blocks(w.transpose(1, 2).unsqueeze(-1), window) for w in (weights, w2_BTH.to(q.dtype)))
-    scores = (q @ k.mT).float() * scale
-    patterns = scores.masked_fill(~mask_N1, -torch.inf).softmax(-1).to(q.dtype)  # (B, H, N, W, 2W)
+    scores = (q @ k.mT).to(wide) * scale
+    patterns = scores.masked_fill(~seen_NW2, -torch.inf).softmax(-1).to(q.dtype)  # (B, H, N, W, 2W)
     mixed = (w1 * patterns).sum(1, keepdim=True)
     return (w2 * (mixed @ v)).flatten(2, 3)[:, :, :T]
 

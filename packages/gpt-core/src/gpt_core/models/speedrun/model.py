@@ -175,7 +175,7 @@ class Speedrun(nn.Module):
         starts = self.config.isolate_documents and cu_seqlens is not None
         return Row(
             heads=self.config.n_head,
-            tables=self.rotary.tables(T),
+            tables=self.rotary.tables(T, self.embed.dtype),
             scale=self.rotary.scale,
             window_short=self.rotary.short if self.config.windows else None,
             window_long=self.rotary.long if self.config.windows else None,

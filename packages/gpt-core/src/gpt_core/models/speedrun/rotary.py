@@ -43,7 +43,7 @@ class RotaryState(nn.Module):
 
     def __init__(self, config: SpeedrunConfig):
         super().__init__()
-        self.head_dim, self.yarn, self.dtype = config.head_dim, config.yarn, getattr(torch, config.dtype)
+        self.head_dim, self.yarn = config.head_dim, config.yarn
         self.width = config.head_dim if config.half_rotary else 2 * config.head_dim
         self.short, self.long = config.window_short, config.window_long
         self.yarn_window, self.scale = self.long, FIRST_SCALE
@@ -69,17 +69,18 @@ class RotaryState(nn.Module):
         self.short, self.long = short, long
         self._remember()
 
-    def tables(self, T: int) -> Tables:
-        """Tables of positions 0 … T − 1, kept between calls; a compiled model makes its own."""
+    def tables(self, T: int, dtype: torch.dtype) -> Tables:
+        """Tables of positions 0 … T − 1 in the dtype of the activations, kept between calls; a compiled model makes its
+        own."""
         if torch.compiler.is_compiling():
-            return self._make(T)
-        key = (T, self.frequencies.device, self.frequencies._version)
+            return self._make(T, dtype)
+        key = (T, dtype, self.frequencies.device, self.frequencies._version)
         if self._cached is None or self._cached[0] != key:
-            self._cached = (key, self._make(T))
+            self._cached = (key, self._make(T, dtype))
         return self._cached[1]
 
-    def _make(self, T: int) -> Tables:
-        options: dict[str, Any] = {"clockwise": True, "dtype": self.dtype, "device": self.frequencies.device}
+    def _make(self, T: int, dtype: torch.dtype) -> Tables:
+        options: dict[str, Any] = {"clockwise": True, "dtype": dtype, "device": self.frequencies.device}
         plain = frequency_table(T, self.frequencies, **options)
         return Tables(plain, paired_table(T, self.frequencies, self.head_dim, **options))
 
