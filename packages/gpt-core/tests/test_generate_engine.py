@@ -252,5 +252,5 @@ def test_bad_arguments_are_errors_before_the_first_step(prompts, arguments, mess
 
 
 def test_a_model_without_config_is_named():
-    with pytest.raises(ValueError, match="Linear has no `config: GPTConfig`"):
+    with pytest.raises(ValueError, match="Linear has no `config` with context_length"):
         stream(nn.Linear(2, 2), [[1]], 2)

@@ -4,12 +4,10 @@ Dimensions: B rows, T tokens, V vocabulary.  Both classes answer the same questi
 with the same numbers: `Recompute` is the definition, `Cached` the fast one.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-
-from gpt_core.models.config import GPTConfig
 
 from .cache import KVCache
 
@@ -101,11 +99,13 @@ class Cached:
         return logits_BV[rows]
 
 
-def config_of(model: nn.Module) -> GPTConfig:
-    """The model's `.config`. ValueError if it has none: then nothing is known of its context and vocabulary."""
+def config_of(model: nn.Module) -> Any:
+    """The model's `.config`, a `GPTConfig` or another. ValueError if it does not tell context and vocabulary."""
     config = getattr(model, "config", None)
-    if not isinstance(config, GPTConfig):
-        raise ValueError(f"{type(model).__name__} has no `config: GPTConfig`, got {type(config).__name__}")
+    if not all(isinstance(getattr(config, name, None), int) for name in ("context_length", "vocab_size")):
+        raise ValueError(
+            f"{type(model).__name__} has no `config` with context_length and vocab_size, got {type(config).__name__}"
+        )
     return config
 
 

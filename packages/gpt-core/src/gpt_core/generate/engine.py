@@ -141,12 +141,14 @@ def with_context(model: nn.Module, length: int) -> nn.Module:
     """
     from gpt_core.models import GPT
 
+    slides = "overflow='slide' needs a GPT with rope or no positions and a sliding window in every layer, got"
+    if type(model) is not GPT:
+        raise ValueError(f"{slides} {type(model).__name__}; use overflow='crop' (slow) or 'stop'")
     config = config_of(model)
     windows = [config.layer_window(layer) for layer in range(config.n_layer)]
-    if type(model) is not GPT or config.position_encoding == "learned_absolute" or None in windows:
+    if config.position_encoding == "learned_absolute" or None in windows:
         raise ValueError(
-            "overflow='slide' needs a GPT with rope or no positions and a sliding window in every layer, got "
-            f"{type(model).__name__} with {config.position_encoding} positions and windows {windows}; "
+            f"{slides} GPT with {config.position_encoding} positions and windows {windows}; "
             "use overflow='crop' (slow) or 'stop'"
         )
     if length <= config.context_length:
