@@ -50,7 +50,7 @@ class BankLabel:
     """Factors of the rates of its matrices, in turn."""
 
 
-SMALL, TABLE, TIED = (0.9, 0.99), (0.75, 0.95), (0.5, 0.95)
+SMALL, LAMBDAS, TABLE, TIED = (0.9, 0.99), (0.9, 0.95), (0.75, 0.95), (0.5, 0.95)
 
 LABELS: Mapping[str, AdamLabel | BankLabel] = {
     "attn": BankLabel(square=True),
@@ -65,12 +65,13 @@ LABELS: Mapping[str, AdamLabel | BankLabel] = {
     "attn_gate_bank": AdamLabel(1.0, SMALL),
     "ve_gate_bank": AdamLabel(1.0, SMALL),
     "x0_lambdas": AdamLabel(5.0, (0.65, 0.95), 0.0),
-    "resid_lambdas": AdamLabel(5.0, (0.9, 0.95), 0.0),  # record 73
-    "post_lambdas": AdamLabel(1.0, (0.9, 0.95), 0.0),
+    "resid_lambdas": AdamLabel(5.0, LAMBDAS, 0.0),  # record 73
+    "post_lambdas": AdamLabel(1.0, LAMBDAS, 0.0),
+    "bigram_lambdas": AdamLabel(1.0, LAMBDAS, 0.0),
     "mudd_w1": AdamLabel(0.25, SMALL),  # record 81
     "mudd_w2": AdamLabel(0.25, SMALL),
     "mudd_b2": AdamLabel(0.25, SMALL, 0.0),
-    "xsa_alphas": AdamLabel(1.0, SMALL, 0.0),  # record 82
+    "xsa_alphas": AdamLabel(1.0, LAMBDAS, 0.0),  # record 82
     "mudd_gate_w1": AdamLabel(0.1, SMALL),  # record 85
     "mudd_gate_w2": AdamLabel(0.1, SMALL),
     "mudd_gate_b2": AdamLabel(0.1, SMALL, 0.0),
@@ -80,6 +81,9 @@ LABELS: Mapping[str, AdamLabel | BankLabel] = {
 }
 """Every tensor's rule, in the order in which gradients start to be averaged: the largest first, what is needed last
 last."""
+
+BESIDE_RESIDUAL_LAMBDAS = {"x0_lambdas": AdamLabel(1.0, LAMBDAS, 0.0)}
+"""Rules that replace those of `LABELS` in models with `resid_lambdas`: record 73 changed both at once."""
 
 LAST = ("lm_head", "embed", "attn", "qk", "vo", "mlp")
 """The order of work ends with these: head and embedding, then matrices, whose long work hides the others' transport."""
@@ -125,8 +129,9 @@ def speedrun(
     matrices |= {"momentum": momentum, "beta2": normuon_beta2, "scale_decay": True, "low_bits": mantissa}
     adam = {"kind": "adamw", "eps": eps, "raw_eps": True, "every": adam_every}
     groups = []
+    rules = {**LABELS, **(BESIDE_RESIDUAL_LAMBDAS if "resid_lambdas" in parameters else {})}
     for label, (name, parameter) in parameters.items():
-        rule = LABELS[label]
+        rule = rules[label]
         if isinstance(rule, BankLabel):
             options = matrices | {"rate_factors": rule.rate_factors}
             if rule.square and parameter.size(-2) != parameter.size(-1):
