@@ -18,8 +18,8 @@ from .network import Network, Sight, padded
 from .prefix_tree import Group, Ints, Request, Run, plan
 from .span_scores import span_scores
 
-LOGIT_BYTES = 64 << 20
-"""Float32 logits held at a time."""
+LOGIT_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
+"""Float32 logits held at a time, by type of device."""
 MASK_ELEMENTS = 1 << 26
 """Of a batch's mask."""
 
@@ -31,11 +31,12 @@ def score(
     *,
     max_length: int,
     batch_tokens: int,
-    logit_bytes: int = LOGIT_BYTES,
+    logit_bytes: int | None = None,
 ) -> list[Scored]:
     """One `Scored` per request, in their order.
 
     batch_tokens: tokens fed at a time; less where memory runs out on the way.
+    logit_bytes: float32 logits held at a time; None chooses by device.
 
     Raises ValueError for an empty context or continuation, more than `max_length` tokens fed, or ids that the model
     does not have; EvaluationError where the model's output is not a number.
@@ -43,6 +44,7 @@ def score(
     check_requests(requests, max_length=max_length, vocab_size=network.vocab_size)
     if not requests:
         return []
+    logit_bytes = logit_bytes or LOGIT_BYTES.get(network.device.type, LOGIT_BYTES["cuda"])
     total = sum(len(cont) for _, cont in requests)
     logprobs, greedy = np.empty(total, dtype=np.float32), np.empty(total, dtype=bool)
     if network.holds_logits:
