@@ -27,6 +27,8 @@ class Schedule(Protocol):
     def bundle(self) -> str | None: ...
     @property
     def limit(self) -> int | None: ...
+    @property
+    def allow_code_execution(self) -> bool: ...
 
 
 class Benchmarks:
@@ -41,7 +43,6 @@ class Benchmarks:
         sinks: has `log(step, metrics)` and `info(text)`.
         ranks: has `rank` and `world_size`; of several, torch.distributed must be initialized.
         lend: entered around all use of the model.
-        allow_code_execution: for HumanEval in ChatCORE; without it, ChatCORE is refused.
     """
 
     SUITES: Mapping[str, str] = {"core": "core", "chatcore": "foundry"}
@@ -58,14 +59,13 @@ class Benchmarks:
         speech: Callable[[Any], Mapping[str, Any]] = lambda tokenizer: {},
         wrap: Callable[..., LanguageModel] | None = None,
         lend: Callable[[], AbstractContextManager] = nullcontext,
-        allow_code_execution: bool = False,
     ):
         assert settings.bundle is not None
         self.every = {"core": settings.core_every, "chatcore": settings.chatcore_every}
         self.bundle, self.limit = settings.bundle, settings.limit
         self.tokenizer, self.sinks, self.run_dir = tokenizer, sinks, run_dir
         self.ranks: Ranks = OneProcess() if ranks.world_size == 1 else TorchRanks()
-        self.lend, self.allow_code_execution = lend, allow_code_execution
+        self.lend, self.allow_code_execution = lend, settings.allow_code_execution
         self._speech = speech(tokenizer)
         self._wrap = _gpt_model if wrap is None else wrap
 

@@ -107,6 +107,8 @@ class EvalConfig:
     """Folder with the benchmarks' data (docs/evaluation.md)."""
     limit: int | None = 500
     """Items of each benchmark; null: all. A score of fewer than all is called partial."""
+    allow_code_execution: bool = False
+    """Let benchmarks run programs that the model writes (HumanEval in ChatCORE), in a sandbox."""
 
     def __post_init__(self) -> None:
         _at_least("eval", self, eval_every=0, eval_iters=1, core_every=0, chatcore_every=0, limit=1)
