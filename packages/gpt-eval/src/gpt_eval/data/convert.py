@@ -1,8 +1,8 @@
 """Rows of public data sets as rows of the gauntlet: pure functions, one per data set, after the published files' style.
 
-Each takes a row as its hub has it and returns our rows (coqa has one per turn, some sets drop rows). `hub.py` says which
-data set a task is from. Where the published file was cut down to fewer answers by an unknown choice, the last wrong
-ones are left out here (`fewer`): close to the published benchmark, not equal to it.
+Each takes a row as its hub has it and returns our rows (coqa has one per turn, some sets drop rows). `hub.py` says
+which data set a task is from. Where the published file was cut down to fewer answers by an unknown choice, the last
+wrong ones are left out here (`fewer`): close to the published benchmark, not equal to it.
 """
 
 import re

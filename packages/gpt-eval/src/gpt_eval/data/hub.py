@@ -78,7 +78,7 @@ HUB: Mapping[str, Source] = {
 }
 
 ELSEWHERE = (
-    "it is in the folder scripts/eval/local_data of mosaicml/llm-foundry on GitHub (made or curated there); copy the file "
-    "into the bundle"
+    "it was made or curated in mosaicml/llm-foundry and is on GitHub in its folder scripts/eval/local_data; copy the "
+    "file into the bundle"
 )
 """For tasks without a data set of their own: jeopardy, simple_arithmetic, enterprise_pii, aqua, ..."""

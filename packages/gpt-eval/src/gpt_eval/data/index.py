@@ -116,8 +116,13 @@ def parse_entry(values: Any, where: str) -> Entry:
         raise BundleError(f"{where}: base is {given['baseline']}, expected a fraction, at least 0 and below 1")
     if given.get("num_fewshot", 0) < 0:
         raise BundleError(f"{where}: shots is {given['num_fewshot']}, expected at least 0")
+    digest, rows = values.get("sha256"), values.get("rows")
+    if digest is not None and not (isinstance(digest, str) and len(digest) == 64):
+        raise BundleError(f"{where}: sha256 is {digest!r}, expected 64 hexadecimal digits, in quotes")
+    if rows is not None and (not isinstance(rows, int) or rows < 1):
+        raise BundleError(f"{where}: rows is {rows!r}, expected a number of at least 1")
     people = {key: values[key] for key in FOR_PEOPLE if key in values}
-    return Entry(Task(**given), values.get("sha256"), values.get("rows"), MappingProxyType(people))
+    return Entry(Task(**given), digest, rows, MappingProxyType(people))
 
 
 def _noted(notes: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpt_eval.errors import EvaluationError
 from gpt_eval.fewshot import sampler
 from gpt_eval.model import LanguageModel, Scored
@@ -52,7 +54,19 @@ def make_items(
 
 def choice_scores(item: Item, outputs: Sequence[Scored]) -> list[Scored | None]:
     """The score of each choice; None where it has no span of its own."""
-    return [None if span is None else outputs[span] for span in item.detail["spans"]]
+    return [None if span is None else checked(outputs[span], item) for span in item.detail["spans"]]
+
+
+def checked(score: Scored, item: Item) -> Scored:
+    """The score, if it is one: a comparison with NaN would take the first choice, which in some files is always right.
+
+    Raises EvaluationError for NaN.
+    """
+    if np.isnan(score.logprobs).any():
+        raise EvaluationError(
+            f"item {item.index}: the model answered with NaN; look for overflow (float16?) or broken weights"
+        )
+    return score
 
 
 def prompt_sha256(item: Item) -> str:

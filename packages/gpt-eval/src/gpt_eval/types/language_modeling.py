@@ -34,7 +34,7 @@ def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], pro
     """1 if the whole continuation is greedy, 0 otherwise; no credit for parts."""
     if item.unscored is not None or not item.requests:
         return _scored.wrong(item, item.gold)
-    (score,) = cast("Sequence[Scored]", outputs)
+    (score,) = (_scored.checked(score, item) for score in cast("Sequence[Scored]", outputs))
     return Record(
         index=item.index,
         correct=float(score.is_greedy),
