@@ -100,6 +100,24 @@ def test_gradients_of_the_definition_are_finite_differences(options):
     torch.autograd.gradcheck(lambda logits: cross_entropy(logits, targets, **options), logits)
 
 
+def test_an_extra_target_is_another_loss_of_the_same_row():
+    """Whatever the row's own targets are: it counts where they are ignored, and not where it is."""
+    x, weight, targets = tensors((2, 6), 9, 4)
+    extra = torch.randint(9, (2, 6), generator=torch.Generator().manual_seed(1))
+    extra[0, :3] = IGNORED
+    both = {"target_weights": [1.0, 0.5, 0.25], "extra_targets": extra, "softcap": SigmoidCap(), "reduction": "sum"}
+    plain = {**both, "target_weights": [1.0, 0.5], "extra_targets": None}
+    alone = {**plain, "target_weights": [0.25]}
+    apart = lambda x, w: cross_entropy(x @ w.t(), targets, **plain) + cross_entropy(x @ w.t(), extra, **alone)
+    one = torch.ones((), dtype=torch.float64)
+    expected = gradients(apart, (x, weight), one)
+    for found in (
+        gradients(lambda x, w: cross_entropy(x @ w.t(), targets, **both), (x, weight), one),
+        gradients(lambda x, w: linear_cross_entropy(x, w, targets, chunk_rows=5, **both), (x, weight), one),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_the_plain_loss_is_that_of_torch(reduction):
     x, weight, targets = tensors((2, 5), 7, 4)
@@ -343,6 +361,9 @@ def test_backends():
         ({"target_weights": []}, "at least one weight"),
         ({"target_weights": torch.ones(2, 2)}, "at least one weight"),
         ({"target_weights": torch.ones(2, requires_grad=True)}, "are constants"),
+        ({"extra_targets": torch.zeros(5, dtype=torch.int64)}, "last of at least two target_weights, got 1"),
+        ({"extra_targets": torch.zeros(5), "target_weights": [1, 1]}, "must be integers of the shape of targets"),
+        ({"extra_targets": torch.full((5,), 7), "target_weights": [1, 1]}, "targets must be from 0 to 6"),
     ],
 )
 def test_arguments_that_contradict_each_other(change, message):

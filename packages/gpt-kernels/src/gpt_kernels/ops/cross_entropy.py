@@ -33,6 +33,7 @@ def cross_entropy(
     targets: Tensor,
     *,
     target_weights: Tensor | Sequence[float] | None = None,
+    extra_targets: Tensor | None = None,
     softcap: Softcap = 0.0,
     ignore_index: int = IGNORE,
     z_loss: float = 0.0,
@@ -44,6 +45,7 @@ def cross_entropy(
     targets  (..., T) integers. The targets of token r are those of tokens r, r + 1, … of its own sequence (the last
              dimension); those beyond its end do not count.
     target_weights   (K,) the w_k; None is [1], the ordinary loss. A tensor lets them change without recompiling.
+    extra_targets   (..., T), one more target of each row, whatever the others are; its weight is the last w_k.
     softcap  0 (off), the bound of cap · tanh(l / cap), or a `SigmoidCap`.
     ignore_index   a target that does not count, for any k.
     z_loss   weight of the squared log-partition function (PaLM, arXiv:2204.02311 §5).
@@ -57,6 +59,7 @@ def cross_entropy(
     """
     options: LossOptions = {
         "target_weights": target_weights,
+        "extra_targets": extra_targets,
         "softcap": softcap,
         "ignore_index": ignore_index,
         "z_loss": z_loss,

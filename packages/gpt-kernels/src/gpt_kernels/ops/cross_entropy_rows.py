@@ -26,6 +26,7 @@ class LossOptions(TypedDict, total=False):
     """Keywords that all cross-entropies take; `cross_entropy` explains them."""
 
     target_weights: Tensor | Sequence[float] | None
+    extra_targets: Tensor | None
     softcap: Softcap
     ignore_index: int
     z_loss: float
@@ -62,6 +63,7 @@ def row_loss(
     softcap: Softcap = 0.0,
     ignore_index: int = IGNORE,
     z_loss: float = 0.0,
+    extra_targets: Tensor | None = None,
 ) -> RowLoss:
     """The arguments of a cross-entropy of logits (..., T, V) of this shape, checked: ValueError if they make no sense.
 
@@ -84,8 +86,24 @@ def row_loss(
     if weights_K.requires_grad:
         raise ValueError("target_weights are constants: no gradient is worked out for them; detach them")
     _check_range(targets, shape[-1], ignore_index)
-    targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
+    if extra_targets is None:
+        targets_NK = targets_of_rows(targets, len(weights_K), ignore_index)
+    else:
+        _check_extra(extra_targets, targets, len(weights_K))
+        _check_range(extra_targets, shape[-1], ignore_index)
+        shifted_NK = targets_of_rows(targets, len(weights_K) - 1, ignore_index)
+        targets_NK = torch.cat((shifted_NK, extra_targets.long().reshape(-1, 1)), 1)
     return RowLoss(targets_NK, weights_K, cap, ignore_index, float(z_loss))
+
+
+def _check_extra(extra_targets: Tensor, targets: Tensor, weights: int) -> None:
+    if extra_targets.shape != targets.shape or extra_targets.is_floating_point() or extra_targets.dtype == torch.bool:
+        raise ValueError(
+            f"extra_targets must be integers of the shape of targets {tuple(targets.shape)}, got {extra_targets.dtype} "
+            f"{tuple(extra_targets.shape)}"
+        )
+    if weights < 2:
+        raise ValueError(f"extra_targets have the last of at least two target_weights, got {weights}")
 
 
 def check_reduction(reduction: str) -> None:

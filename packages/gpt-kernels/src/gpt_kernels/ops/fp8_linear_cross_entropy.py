@@ -56,6 +56,7 @@ def fp8_linear_cross_entropy(
     targets: Tensor,
     *,
     target_weights: Tensor | Sequence[float] | None = None,
+    extra_targets: Tensor | None = None,
     softcap: Softcap = SPEEDRUN_CAP,
     ignore_index: int = IGNORE,
     z_loss: float = 0.0,
@@ -83,6 +84,7 @@ def fp8_linear_cross_entropy(
         raise ValueError(f"scales must be positive, got {scales}")
     options: LossOptions = {
         "target_weights": target_weights,
+        "extra_targets": extra_targets,
         "softcap": softcap,
         "ignore_index": ignore_index,
         "z_loss": z_loss,

@@ -44,6 +44,7 @@ def linear_cross_entropy(
     targets: Tensor,
     *,
     target_weights: Tensor | Sequence[float] | None = None,
+    extra_targets: Tensor | None = None,
     softcap: Softcap = 0.0,
     ignore_index: int = IGNORE,
     z_loss: float = 0.0,
@@ -66,6 +67,7 @@ def linear_cross_entropy(
     """
     options: LossOptions = {
         "target_weights": target_weights,
+        "extra_targets": extra_targets,
         "softcap": softcap,
         "ignore_index": ignore_index,
         "z_loss": z_loss,
