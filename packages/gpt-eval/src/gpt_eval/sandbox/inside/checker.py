@@ -8,14 +8,18 @@ Run in a bare interpreter inside the jail with three arguments, READ_FD, WRITE_F
 JSON: source, prelude (the benchmark's own code before the test: helpers of the prompt), test, entry_point, call, word.
 """
 
+from __future__ import annotations
+
 import builtins
 import json
 import os
 import sys
-import traceback
-from typing import Any
 
 from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_DUMPABLE = 4
 
@@ -92,7 +96,7 @@ def take_over(mine: Any, theirs: Any) -> None:
     mine.update(theirs)
 
 
-class Names(dict[str, Any]):
+class Names(dict):
     """Globals of the test: what it does not define itself is the program's."""
 
     def __init__(self, program: Program):
@@ -131,7 +135,7 @@ def main() -> None:
         exec(compile(order["call"], "call.py", "exec"), names)
         said = {"word": order["word"]}
     except BaseException as error:
-        said = {"error": traceback.format_exception_only(error)[-1].strip()[:500]}
+        said = {"error": f"{type(error).__name__}: {error}".strip(": ")[:500]}
     with os.fdopen(int(sys.argv[3]), "w") as result:
         json.dump(said, result)
 

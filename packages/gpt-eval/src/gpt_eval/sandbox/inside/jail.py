@@ -6,12 +6,17 @@ Without, it keeps resource limits only; what was in force is in every result. No
 weaker jail without saying so: each returns what it achieved.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -87,11 +92,12 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
     checked(f"mount {target}", status)
 
 
-def enter_root(base: str, show: Sequence[str], writable_bytes: int) -> None:
+def enter_root(base: str, show: Sequence[str], writable_bytes: int) -> bool:
     """Makes a root of read-only views and changes to it; the working folder is WORK, in memory. Needs `separate`.
 
     base: an empty folder to build it on, seen by this namespace only.
     show: paths that the program needs besides the system's: the interpreter, this package's scripts.
+    Returns whether there is a /proc, which the memory of all processes together is read from.
     After chroot the kernel refuses further user namespaces, so the capabilities that leaving it needs are out of reach.
     """
     mount("none", "/", "", MS_REC | MS_PRIVATE)
@@ -104,10 +110,15 @@ def enter_root(base: str, show: Sequence[str], writable_bytes: int) -> None:
         os.symlink(WORK, base + "/tmp")
     options = f"size={writable_bytes},nr_inodes=4096,mode=1777"
     mount("tmpfs", base + WORK, "tmpfs", MS_NOSUID | MS_NODEV, options)
-    mount("proc", base + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    listed = True
+    try:
+        mount("proc", base + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    except OSError:  # some containers cover parts of /proc, and then a user may not mount a whole one
+        listed = False
     mount("none", base, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chroot(base)
     os.chdir(WORK)
+    return listed
 
 
 def reveal(path: str, base: str) -> None:

@@ -1,23 +1,25 @@
 """Starts the processes of one execution inside the jail, watches them, ends them, and reports.
 
-Run in a bare interpreter, its order on stdin as JSON, its report on stdout as JSON. The order holds
-`bounds` (numbers of `Limits`), `show` (paths to reveal), `base` (an empty folder), `bare` (the start of
-a command that runs a module of this folder) and either `check` (an order for
-`checker` and `worker`) or `steps` (commands, each to end with 0 before the next) with `files` to write first.
+Run in a bare interpreter, its order on stdin as JSON, its report on stdout as JSON. The order holds `bounds` (numbers
+of `Limits`), `show` (paths to reveal), `base` (an empty folder), `bare` (the start of a command that runs a module of
+this folder) and either `check` (an order for `checker` and `worker`) or `steps` (commands, each to end with 0 before
+the next) with `files` to write first.
 """
 
-import contextlib
-import itertools
+from __future__ import annotations
+
 import json
 import os
-import secrets
 import select
 import signal
 import sys
 import time
-from typing import Any
 
 from . import jail
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 POLL_SECONDS = 0.02
 REPORT_BYTES = 1 << 20
@@ -153,7 +155,7 @@ def start(argv: list[str], bounds: dict[str, Any], uid: int | None, fds: dict[in
             os.set_inheritable(fd, True)
         spare = os.sysconf("SC_OPEN_MAX")
         edges = [2, *sorted(keep), spare if 0 < spare < 65536 else 65536]
-        for low, high in itertools.pairwise(edges):
+        for low, high in zip(edges, edges[1:], strict=False):  # noqa: RUF007 one import less
             os.closerange(low + 1, high)
         jail.limit(bounds)
         jail.become(uid)
@@ -182,8 +184,11 @@ def check(order: dict[str, Any], uid: int | None, watch: Watch) -> dict[str, Any
     pid = start(checker, bounds, other, fds, [to_checker, from_checker, result_in])
     for fd in (to_worker, from_worker, to_checker, from_checker, stdin, out, result_in):
         os.close(fd)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(order_out, "wb") as stream:
-        stream.write(json.dumps(order["check"]).encode())
+    try:
+        with os.fdopen(order_out, "wb") as stream:
+            stream.write(json.dumps(order["check"]).encode())
+    except BrokenPipeError:  # it has ended already, which `watch` will see
+        pass
     status = watch.until_exit(pid, {printed: watch.output, result: watch.result}, bounds["seconds"])
     return {"status": status, "said": watch.result.decode(errors="replace")}
 
@@ -221,9 +226,10 @@ def inside(order: dict[str, Any], spaces: list[str]) -> dict[str, Any]:
     alone = "process namespace" in spaces
     uid = None
     if alone:
-        jail.enter_root(order["base"], order["show"], 4 * order["bounds"]["file"])
-        in_force.append("own root")
+        listed = jail.enter_root(order["base"], order["show"], 4 * order["bounds"]["file"])
+        in_force += ["own root", *(["memory of all processes"] if listed else [])]
     else:
+        in_force += ["memory of all processes"] if os.path.isdir("/proc/self") else []
         jail.adopt_orphans()
         os.chdir(order["base"])
     if os.getuid() == 0:
@@ -232,7 +238,7 @@ def inside(order: dict[str, Any], spaces: list[str]) -> dict[str, Any]:
                 "refused: root may run generated programs only where they can become another user; "
                 "here there are no namespaces, and other users cannot reach the interpreter"
             )
-        uid = jail.FIRST_UID + 2 * secrets.randbelow(jail.UIDS // 2)
+        uid = jail.FIRST_UID + 2 * (int.from_bytes(os.urandom(8)) % (jail.UIDS // 2))
         os.chown(".", uid, uid)
         in_force.append("another user")
     watch = Watch(order["bounds"], alone)

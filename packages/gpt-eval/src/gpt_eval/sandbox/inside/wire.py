@@ -2,13 +2,20 @@
 
 A value arrives as an object of exactly the built-in type that it had, or derived from, so no `__eq__` of a program
 ever runs where results are compared.
+
+The modules of this folder import little (not `typing`): three interpreters start for every program.
 """
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
-from fractions import Fraction
-from typing import Any, BinaryIO
+import sys
+from collections.abc import Iterator, Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, BinaryIO
 
 MAX_ITEMS = 100_000
 """Elements taken from an iterator that a program returns."""
@@ -17,7 +24,8 @@ MAX_LINE = 16 * 1024 * 1024
 """Bytes of one message."""
 
 CONTAINERS = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-NUMBERS = {"decimal": Decimal, "fraction": Fraction}
+NUMBERS = {"Decimal": "decimal", "Fraction": "fractions"}
+"""Types by their module, which is imported where a program or a test has imported it."""
 
 
 class WireError(Exception):
@@ -45,8 +53,8 @@ def encode(value: Any, handle: Callable[[Any], Any]) -> Any:
             return {tag: [encode(item, handle) for item in kind.__iter__(value)]}
     if isinstance(value, Mapping):
         return {"dict": [[encode(key, handle), encode(item, handle)] for key, item in value.items()]}
-    for tag, kind in NUMBERS.items():
-        if isinstance(value, kind):
+    for tag, module in NUMBERS.items():
+        if module in sys.modules and isinstance(value, getattr(sys.modules[module], tag)):
             return {tag: str(value)}
     if isinstance(value, Iterator):
         items = [item for _, item in zip(range(MAX_ITEMS), value, strict=False)]
@@ -74,7 +82,7 @@ def decode(value: Any, handle: Callable[[Any], Any]) -> Any:
     if tag == "dict":
         return {decode(key, handle): decode(item, handle) for key, item in body}
     if tag in NUMBERS:
-        return NUMBERS[tag](body)
+        return getattr(__import__(NUMBERS[tag]), tag)(body)
     if tag == "iterator":
         return iter([decode(item, handle) for item in body])
     if tag == "handle":

@@ -4,11 +4,16 @@ Run in a bare interpreter inside the jail with the arguments READ_FD, WRITE_FD a
 test, an expected value or the word that tells success.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from typing import Any, BinaryIO
 
 from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO
 
 
 def main() -> None:
