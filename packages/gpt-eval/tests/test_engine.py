@@ -97,7 +97,7 @@ def test_a_long_prompt_before_many_items_is_encoded_once(gpt2, monkeypatch):
         gpt2.model.base_model, "forward", lambda *a, **k: (fed.append(k["input_ids"].numel()), base(*a, **k))[1]
     )
     shots = [(7 * i) % tiny.VOCAB for i in range(90)]
-    asked = [(shots + [i, (3 * i) % tiny.VOCAB, 5], [8, 9]) for i in range(120)]
+    asked = [([*shots, i, 3 * i % tiny.VOCAB, 5], [8, 9]) for i in range(120)]
     scored = run(gpt2, asked, batch_tokens=512)
     assert sum(fed) < 120 * 94 / 5
     for i in (0, 60, 119):

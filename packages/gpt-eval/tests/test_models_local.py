@@ -237,7 +237,7 @@ def test_a_callable_has_to_say_its_length():
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": 0}, {"n": 0}, {"stops": [""]}])
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="got|empty stop"):
+    with pytest.raises(ValueError, match=r"got|empty stop"):
         MODELS["gpt"].generate(PROMPTS, **{"max_new_tokens": 3} | wrong)
 
 
