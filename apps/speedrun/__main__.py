@@ -8,17 +8,10 @@ uv run apps/speedrun record RUN [RUN ...] --target 3.28     a line of docs/recor
 """
 
 import sys
-from datetime import datetime
-from functools import partial
-from pathlib import Path
 
 import ablate
 import record
-
-from gpt_core.config import load_config
-from gpt_core.distributed import distributed
-from gpt_core.training.recipe import SCHEMA
-from gpt_core.training.run import run
+import training
 
 COMMANDS = {"ablate": ablate.main, "record": record.main}
 
@@ -28,15 +21,7 @@ def main(argv: list[str]) -> int:
         return COMMANDS[argv[1]](argv[2:])
     if {"-h", "--help"} & set(argv):
         print(f"{__doc__}\n")
-    configs = Path(__file__).parent / "configs"
-    load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="desk")
-    config = load()
-    general, parallel = config.section("general"), config.section("parallel")
-    with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
-        clock = ranks.broadcast(datetime.now())
-        config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
-        config.export_env()
-        run(config, ranks, clock, argv)
+    training.main(argv)
     return 0
 
 

@@ -11,8 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,17 +19,16 @@ from typing import Any
 import ablation_report
 import torch
 from ablation_plan import Plan, Variant, arguments, make_plan, run_name
+from training import CONFIGS, in_own_process
 
 from gpt_core.checkpoint import list_checkpoints
 from gpt_core.config import load_config
 from gpt_core.training.recipe import SCHEMA
 
-APP = Path(__file__).parent
-
 
 def main(argv: Sequence[str]) -> int:
     options, overrides = parser().parse_known_args(argv)
-    config = load_config([options.config, *overrides], schema=SCHEMA, config_dirs=[APP / "configs"])
+    config = load_config([options.config, *overrides], schema=SCHEMA, config_dirs=[CONFIGS])
     tree = config.tree
     names = options.switches.split(",") if options.switches else None
     mode = "leave-one-out" if options.leave_one_out else "add-one"
@@ -42,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     keep(plan, folder)
     if not options.report:
-        run_all(plan, folder, tree)
+        run_all(plan, folder, tree, options.processes)
     print(ablation_report.write(plan, folder, results(plan, folder), clock_of(tree)))
     return 0
 
@@ -58,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=5, help="runs of every variant, paired by seed (default: 5)")
     add("--steps", type=int, help="of every run; schedules shrink with it (default: those of the configuration)")
     add("--switches", help="some only, with commas between them; default: all that apply")
+    add("--processes", type=int, default=1, help="of every run, by torchrun (default: 1)")
     add("--out", help="folder of runs and report (default: out/ablation-CONFIG-MODE)")
     add("--report", action="store_true", help="run nothing, report on what is done")
     add("--dry-run", action="store_true", help="print plan and cost, run nothing")
@@ -112,30 +110,30 @@ def keep(plan: Plan, folder: Path) -> None:
     _write(file, plan.to_json())
 
 
-def run_all(plan: Plan, folder: Path, tree: dict[str, Any]) -> None:
+def run_all(plan: Plan, folder: Path, tree: dict[str, Any], processes: int) -> None:
     """Every run that is not done, each in a process and a folder of its own."""
     runs = plan.runs()
     for number, (variant, seed) in enumerate(runs, 1):
         if read_result(folder, variant, seed):
             continue
         print(f"[{number}/{len(runs)}] {run_name(variant, seed)}", flush=True)
-        result = run_one(plan, variant, seed, folder, tree)
+        result = run_one(plan, variant, seed, folder, tree, processes)
         print(f"    val_loss {result['val_loss']:.4f}, {result['wall_seconds']:.0f} s", flush=True)
 
 
-def run_one(plan: Plan, variant: Variant, seed: int, folder: Path, tree: dict[str, Any]) -> dict[str, Any]:
+def run_one(
+    plan: Plan, variant: Variant, seed: int, folder: Path, tree: dict[str, Any], processes: int
+) -> dict[str, Any]:
     """Run, or go on with, one of the plan; its result is written when it is whole. RuntimeError with its last lines."""
     run_dir = folder / "runs" / run_name(variant, seed)
     command = arguments(plan, variant, seed, tree, folder / "runs")
     if list_checkpoints(run_dir):
         command.append("--general.init_from=resume")
-    run_dir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with open(run_dir / "printed.txt", "w", encoding="utf-8") as printed:
-        process = subprocess.run([sys.executable, str(APP), *command], stdout=printed, stderr=subprocess.STDOUT)
-    if process.returncode:
+    status = in_own_process(command, run_dir, processes)
+    if status:
         tail = "\n".join((run_dir / "printed.txt").read_text(encoding="utf-8").splitlines()[-5:])
-        raise ValueError(f"{run_dir.name} ended with status {process.returncode}; see {run_dir}/printed.txt:\n{tail}")
+        raise ValueError(f"{run_dir.name} ended with status {status}; see {run_dir}/printed.txt:\n{tail}")
     result = result_of(run_dir, variant, seed, time.monotonic() - started)
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)  # its figures are what it was for
     return result
