@@ -29,6 +29,7 @@ from .attention import AttentionWeights, Row, norm
 from .banks import Scalars
 from .config import SpeedrunConfig
 from .embeddings import bigram_ids, bigram_signs, document_starts, smear
+from .fp8 import FP8Backend, check_fp8, fp8_relu2_mlp
 from .rotary import RotaryState
 
 
@@ -68,6 +69,11 @@ class Speedrun(nn.Module):
     mudd_gate_b2: nn.Parameter
     mudd_gate_scale: nn.Parameter
     signs: Tensor
+    """(8192, E) of ±1"""
+    mlp_amax: Tensor
+    """(L,): the largest activation of each MLP in the last forward pass of training"""
+    fp8_backend: FP8Backend = "scaled_mm"
+    """Of MLPs in float8; "emulated" for what it does, on any machine."""
 
     def __init__(self, config: SpeedrunConfig):
         super().__init__()
@@ -76,6 +82,8 @@ class Speedrun(nn.Module):
             self.register_parameter(name, parameter)
         if config.bigram_signs:
             self.register_buffer("signs", banks.new_signs(config))
+        if config.fp8_mlp == "both":
+            self.register_buffer("mlp_amax", torch.zeros(config.n_layer))
         self.rotary = RotaryState(config)
         banks.init_weights(self, config)
 
@@ -138,9 +146,14 @@ class Speedrun(nn.Module):
         matrices = self.mlp.flatten(0, 1).unbind(0)
         return list(zip(matrices[0::2], matrices[1::2], strict=True))
 
-    def mlp_out(self, h_BTD: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        """relu(h Wfcᵀ)² Wproj"""
-        return relu2_mlp(h_BTD, *weights)
+    def mlp_out(self, h_BTD: Tensor, layer: int, weights: tuple[Tensor, Tensor]) -> Tensor:
+        """relu(h Wfcᵀ)² Wproj; in training with forward products in float8 where the configuration says so."""
+        if self.config.fp8_mlp == "off" or not self.training:
+            return relu2_mlp(h_BTD, *weights)
+        if self.fp8_backend == "scaled_mm":
+            check_fp8()
+        amax = self.mlp_amax[layer] if self.config.fp8_mlp == "both" else None
+        return fp8_relu2_mlp(h_BTD, *weights, amax, self.fp8_backend)
 
     def value_embedding(self, number: int | None, ids_BT: Tensor) -> Tensor | None:
         """(B, T, D) of a table of value embeddings."""

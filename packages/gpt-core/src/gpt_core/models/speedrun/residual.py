@@ -67,7 +67,7 @@ def once_per_layer(model: Speedrun, given: Given) -> Tensor:
         if plan.attention is not None:
             h_BTD = norm(x_BTD)
             x_BTD = x_BTD + attend(h_BTD, weights[i], plan, given.row, gates.extras(h_BTD, plan, given.ids_BT))
-        x_BTD = x_BTD + model.mlp_out(norm(x_BTD), mlps[i])
+        x_BTD = x_BTD + model.mlp_out(norm(x_BTD), i, mlps[i])
         after[i] = x_BTD
     return x_BTD if scalars.backout is None else x_BTD - scalars.backout * after[places.backout]
 
@@ -126,9 +126,9 @@ def twice_per_layer(model: Speedrun, given: Given) -> Tensor:
                 second = second_lambdas[i]
                 z_BTD = second.stream_attention * z_BTD + second.attention * out_BTD
         if z_BTD is None:
-            x_BTD = factors.stream_mlp * x_BTD + factors.mlp * model.mlp_out(norm(x_BTD), mlps[i])
+            x_BTD = factors.stream_mlp * x_BTD + factors.mlp * model.mlp_out(norm(x_BTD), i, mlps[i])
         else:
-            out_BTD, second = model.mlp_out(norm(z_BTD), mlps[i]), second_lambdas[i]
+            out_BTD, second = model.mlp_out(norm(z_BTD), i, mlps[i]), second_lambdas[i]
             x_BTD = factors.stream_mlp * x_BTD + factors.mlp * out_BTD
             z_BTD = second.stream_mlp * z_BTD + second.mlp * out_BTD
         after[i] = x_BTD
