@@ -96,7 +96,7 @@ def test_rows_may_have_different_numbers_of_choices_where_the_index_says_so(tmp_
 def test_a_stale_index_is_refused(tmp_path):
     bundle = write(tmp_path, PICK, GOOD)
     digest = bundle.sha256(PICK)
-    entry = "tasks:\n  - {name: pick, file: pick.jsonl, type: mc, sha256: "%s", rows: %d}\n"
+    entry = 'tasks:\n  - {name: pick, file: pick.jsonl, type: mc, sha256: "%s", rows: %d}\n'
     (tmp_path / "index.yaml").write_text(entry % (digest, 1))
     assert Bundle(tmp_path).rows(PICK) == [GOOD]
     (tmp_path / "index.yaml").write_text(entry % (digest, 2))

@@ -1,7 +1,6 @@
 """From names to tasks: suites, built-in benchmarks, and those of a bundle's index."""
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from gpt_eval.aggregate import Rule, Score, aggregate
 from gpt_eval.data.bundle import Bundle
 from gpt_eval.errors import EvaluationError
+from gpt_eval.suites import chatcore
 from gpt_eval.suites.core import core
 from gpt_eval.suites.gauntlet import NEWEST, gauntlet, versions
 from gpt_eval.suites.tables import builtin
@@ -40,7 +40,7 @@ class Selection:
 
 def suites() -> list[str]:
     """The names of all suites."""
-    return ["gauntlet", *versions(), "core", *CHAT_SUITES]
+    return ["gauntlet", *versions(), "core", *chatcore.SUITES]
 
 
 def published_rows(task: Task) -> int:
@@ -107,16 +107,15 @@ def located(task: Task, bundle: Bundle) -> Task | None:
 def _suite(name: str, bundle: Bundle) -> tuple[list[Task], Rule]:
     if name == "core":
         return core(bundle)
-    if name in CHAT_SUITES:
-        return importlib.import_module("gpt_eval.suites.chatcore").suite(name, bundle)
+    if name in chatcore.SUITES:
+        return chatcore.suite(name, bundle)
     return gauntlet(NEWEST if name == "gauntlet" else name)
 
 
 def _single(name: str, bundle: Bundle) -> Task:
-    """One task: from the index first, then the built-in ones, then those of the chat suites."""
+    """One task: from the index first, then the built-in ones."""
     bare, shots = _shots(name)
-    known: Mapping[str, Task] = {
-        **_chat_tasks(bundle),
+    known = {
         **{entry.task.name: entry.task for entry in builtin().values()},
         **bundle.tasks,
     }
@@ -143,11 +142,3 @@ def _shots(name: str) -> tuple[str, int | None]:
     if not count.isdigit():
         raise EvaluationError(f"{name!r}: expected NAME or NAME/K-shot")
     return bare, int(count)
-
-
-def _chat_tasks(bundle: Bundle) -> dict[str, Task]:
-    try:
-        chatcore = importlib.import_module("gpt_eval.suites.chatcore")
-    except ModuleNotFoundError:
-        return {}
-    return {task.name: task for name in CHAT_SUITES for task in chatcore.suite(name, bundle)[0]}
