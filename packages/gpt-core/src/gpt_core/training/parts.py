@@ -78,6 +78,9 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         world_size=ranks.world_size,
         seed=general.seed,
     )
+    tokenizer = splits.dataset.load_tokenizer()
+    if (use_tokenizer := getattr(loss, "use_tokenizer", None)) is not None:  # a loss that asks what tokens spell
+        use_tokenizer(tokenizer)
     initial = build_model(
         config.component("model"),
         resume=resume,
@@ -129,7 +132,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         plan=plan,
         stages=stages,
         splits=splits,
-        tokenizer=splits.dataset.load_tokenizer(),
+        tokenizer=tokenizer,
         initial=initial,
         loss=loss,
         loss_choice=loss_choice,

@@ -28,7 +28,7 @@ def check_fp8() -> None:
 def fp8_relu2_mlp(
     x_BTD: Tensor, up_FD: Tensor, down_FD: Tensor, amax: Tensor | None, backend: FP8Backend = "scaled_mm"
 ) -> Tensor:
-    """relu(x upᵀ)² down with forward products in e4m3, gradients in the dtype of x, as those of `gpt_kernels.relu2_mlp`.
+    """relu(x upᵀ)² down with forward products in e4m3, gradients in the dtype of x as in `gpt_kernels.relu2_mlp`.
 
     x and both weights are scaled by their largest magnitude now. amax: None for a down projection in the dtype of x;
     else 0-d, the largest activation of the call before, by which activations are scaled, and which is replaced by that
@@ -60,7 +60,8 @@ class _FP8Forward(torch.autograd.Function):
         return out_MD, largest
 
     @staticmethod
-    def backward(ctx: Any, grad_MD: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_MD = grads[0]
         x_MD, up_FD, down_FD, post_MF = ctx.saved_tensors
         pre_MF = 2 * (grad_MD @ down_FD.t()) * post_MF.sqrt()  # √post = relu(pre)
         return pre_MF @ up_FD, pre_MF.t() @ x_MD, post_MF.t() @ grad_MD, None, None
