@@ -1,0 +1,124 @@
+"""Answers to requests: from a checked `Ask` through the queue and a worker to a stream of pieces."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+
+from answer import Piece, merged
+from hall import Hall
+from metrics import Metrics
+from speaker import Prompt
+from validation import Ask, Refused
+from worker import Job, Worker
+
+from gpt_core.generate import Request
+
+
+class WorkerFailed(RuntimeError):
+    """The model failed in the middle of an answer."""
+
+
+class Answering:
+    """One request under way. Iterate over it for its pieces; `close` it in every case.
+
+    Attributes:
+        prompt: the conversation in tokens; notice in it says what was left out.
+        new_tokens: tokens made so far, over all samples.
+        first_token_seconds: from the request's arrival to its first token; None before.
+    """
+
+    def __init__(self, ask: Ask, worker: Worker, prompt: Prompt, hall: Hall, metrics: Metrics, arrived: float):
+        self.ask, self.worker, self.prompt, self.arrived = ask, worker, prompt, arrived
+        self.new_tokens, self.first_token_seconds = 0, None
+        self._hall, self._metrics, self._loop = hall, metrics, asyncio.get_running_loop()
+        self._pieces: list[Piece] = []
+        self._event, self._failed, self._open = asyncio.Event(), False, True
+        self._going = set(range(ask.samples))
+        self._job: Job = worker.submit(self._request(), ask.stop, self._listen)
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Pieces as they come; what came meanwhile is one piece per sample."""
+        while self._going:
+            await self._event.wait()
+            self._event.clear()
+            if self._failed:
+                raise WorkerFailed("the model failed while it answered; the server's log says why")
+            came, self._pieces = self._pieces, []
+            by_sample: dict[int, list[Piece]] = {}
+            for piece in came:
+                by_sample.setdefault(piece.sample, []).append(piece)
+            for sample, pieces in sorted(by_sample.items()):
+                piece = merged(pieces)
+                if piece.finish is not None:
+                    self._going.discard(sample)
+                yield piece
+
+    def close(self) -> None:
+        """Give the place back; an answer under way ends before its next token. May be called twice."""
+        if not self._open:
+            return
+        self._open = False
+        if self._going and not self._failed:
+            self.worker.cancel(self._job)
+        self._hall.leave(self.worker, self.ask.samples)
+        self._metrics.answered(self, cancelled=bool(self._going))
+
+    def _request(self) -> Request:
+        speaker, ask = self.worker.speaker, self.ask
+        return Request(
+            self.prompt.ids,
+            ask.max_tokens,
+            ask.sampling,
+            seed=random.SystemRandom().getrandbits(48) if ask.seed is None else ask.seed,
+            num_samples=ask.samples,
+            stop_ids=speaker.stop_ids,
+            banned_ids=speaker.banned_ids,
+            tool=speaker.tool,
+        )
+
+    def _listen(self, pieces: list[Piece]) -> None:
+        """In the worker's thread."""
+        self._loop.call_soon_threadsafe(self._arrive, pieces)
+
+    def _arrive(self, pieces: list[Piece]) -> None:
+        if not pieces:
+            self._failed = True
+        elif self.first_token_seconds is None:
+            self.first_token_seconds = time.monotonic() - self.arrived
+            self._metrics.first_token(self.first_token_seconds)
+        self.new_tokens += sum(piece.tokens for piece in pieces)
+        self._pieces += pieces
+        self._event.set()
+
+
+async def answer(
+    ask: Ask, hall: Hall, metrics: Metrics, told: Callable[[int], None] = lambda position: None
+) -> Answering:
+    """Wait for a place and begin. Refused where the model cannot take the request, Busy where no place comes free.
+
+    told: called with the position in the queue, 1 is next.
+    """
+    arrived = time.monotonic()
+    _prompt(ask, hall.workers[0])  # what can never be served should not wait first
+    try:
+        worker = await hall.enter(ask.samples, told)
+    except BaseException:
+        metrics.turned_away()
+        raise
+    try:
+        return Answering(ask, worker, _prompt(ask, worker), hall, metrics, arrived)
+    except BaseException:
+        hall.leave(worker, ask.samples)
+        raise
+
+
+def _prompt(ask: Ask, worker: Worker) -> Prompt:
+    if ask.model not in (None, worker.loaded.name):
+        raise Refused(f"the model {ask.model!r} is not loaded; {worker.loaded.name!r} is", "model", 404)
+    if ask.samples > worker.rows:
+        raise Refused(f"n is {ask.samples}, this server gives {worker.rows} answers at a time", "n")
+    try:
+        return worker.speaker.prompt(ask.messages, ask.max_tokens, ask.evict)
+    except ValueError as error:
+        raise Refused(str(error), "messages") from error

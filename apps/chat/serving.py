@@ -1,0 +1,94 @@
+"""Starts the server: a model on every device, then uvicorn until Ctrl-C."""
+
+import argparse
+import ipaddress
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import uvicorn
+from hall import Hall
+from loading import How
+from server import build
+from site_state import Site, start_workers
+from validation import Defaults
+
+from gpt_core.generate import locate
+
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Blocks until the server ends. ValueError for options or a model that cannot be."""
+    _check(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    how = How(dtype=options.dtype, tokenizer=options.tokenizer, template=options.template, trusted=tuple(options.trust))
+    devices, prefix_bytes = choose_devices(options.devices), options.prefix_mb * 2**20
+    workers = start_workers(options.model, options.checkpoint, how, devices, options.rows, prefix_bytes)
+    root = Path(options.root) if options.root else folder_of_runs(options.model, options.checkpoint)
+    site = Site(
+        Hall(workers, options.busy_timeout, options.queue),
+        root,
+        devices,
+        how,
+        options.rows,
+        prefix_bytes,
+        may_load=not options.fixed,
+        defaults=Defaults(options.temperature, options.top_k, options.max_new_tokens),
+    )
+    with socket.create_server((options.host, options.port), family=_family(options.host), backlog=512) as listening:
+        app = build(site, allowed_hosts(options.host, options.allow_host))
+        loaded, port = site.loaded, listening.getsockname()[1]
+        kind = (
+            "base model, continues text" if loaded.template is None else f"chat model, template {loaded.template.name}"
+        )
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"{loaded.name}: {loaded.parameters:,} parameters, {kind}, on {', '.join(devices)}", file=sys.stderr)
+        print(f"http://{shown}:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off")
+        with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it again
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def choose_devices(names: str) -> list[str]:
+    """auto: every GPU, or the CPU. ValueError for one that is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if names == "auto":
+        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+    chosen = [name.strip() for name in names.split(",")]
+    there = ["cpu", *(f"cuda:{i}" for i in range(count))]
+    for name in chosen:
+        if name not in there:
+            raise ValueError(f"there is no device {name!r}; there are {', '.join(there)}")
+    return chosen
+
+
+def folder_of_runs(model: str, checkpoint: str) -> Path:
+    """The folder whose runs the page offers: the one that the served run lies in."""
+    if model.endswith(".pt"):
+        return Path(model).parent
+    run, _ = locate(model, checkpoint)
+    return run.resolve().parent
+
+
+def allowed_hosts(host: str, more: list[str]) -> set[str] | None:
+    """Names that clients may call the server by; None, any, where it listens on every address and none was named."""
+    if ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_unspecified and not more:
+        return None
+    return {*LOCAL, host.lower(), *(name.lower() for name in more)}
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _check(options: argparse.Namespace) -> None:
+    limits = {"rows": (1, 4096), "port": (0, 65535), "prefix_mb": (0, 2**20), "queue": (0, 2**16), "top_k": (0, 200)}
+    limits |= {"busy_timeout": (0, 3600), "temperature": (0, 2), "max_new_tokens": (1, 4096), "threads": (1, 1024)}
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name} must lie in [{low}, {high}], got {value}")

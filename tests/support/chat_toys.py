@@ -1,0 +1,78 @@
+"""Small models that apps/chat can load, as training leaves them, and a server of one."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from gpt_core.checkpoint import save_model
+from gpt_core.models import gpt
+from gpt_data.chat import add_special_tokens
+from gpt_data.tokenizers import ByteTokenizer
+from workspace import ROOT
+
+SIZES = {"context_length": 256, "n_layer": 2, "n_head": 2, "n_embd": 32, "position_encoding": "rope", "init_std": 0.2}
+
+
+def save_run(out: Path, name: str, template: str | None = "chatml", steps: tuple[int, ...] = (3,), **sizes) -> Path:
+    """out/NAME with a random model over bytes; template None: a base model."""
+    tokenizer = ByteTokenizer() if template is None else add_special_tokens(ByteTokenizer(), template)
+    kwargs = {"vocab_size": tokenizer.vocab_size, **SIZES, **sizes}
+    run = out / name
+    for step in steps:
+        checkpoint = run / f"checkpoints/step_{step:06d}"
+        checkpoint.mkdir(parents=True)
+        torch.manual_seed(step)
+        recipe = {"module": "gpt_core.models.gpt", "module_kwargs": kwargs}
+        meta = {"step": step, "tokens": 9, "val_loss": 1.0, "model": recipe}
+        save_model(checkpoint, gpt(**kwargs), meta if template is None else {**meta, "template": template})
+    tokenizer.save(run / "tokenizer")
+    return run
+
+
+class Server:
+    """A running `apps/chat serve`."""
+
+    def __init__(self, process: subprocess.Popen, url: str, said: list[str]):
+        self.process, self.url, self.said = process, url, said
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used, over all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def serving(model: Path, *arguments: object) -> Iterator[Server]:
+    """Start the server on a free port; it ends with the block. AssertionError with what it said if it does not come up."""
+    command = [sys.executable, str(ROOT / "apps/chat"), "serve", str(model), "--port", "0", "--threads", "1"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment)
+    said: list[str] = []
+    try:
+        assert process.stderr is not None
+        url = None
+        for line in process.stderr:
+            said.append(line)
+            if found := re.match(r"(http://\S+)", line):
+                url = found[1]
+                break
+        assert url, "".join(said)
+        threading.Thread(target=lambda: said.extend(process.stderr), daemon=True).start()
+        yield Server(process, url, said)
+    finally:
+        process.terminate()
+        process.wait(20)
