@@ -244,7 +244,8 @@ def test_code_runs_every_sample_and_counts_pass_at_k():
     record, found = grade_code(code, [right, wrong, early, wrong], **sampled)
     assert record.prediction == [True, False, False, False]
     assert record.metrics == {"pass@1": 0.25, "pass@2": 0.5} and record.correct == 0.25
-    assert found["n_programs"] == 4 and found["n_timeouts"] == 0 and "resource limits" in found["isolation"]
+    assert record.detail["samples"] == [0, 1, 2, 1] and found["n_programs"] == 3
+    assert found["n_timeouts"] == 0 and "resource limits" in found["isolation"]
 
 
 def test_code_asks_for_what_the_options_say():

@@ -92,18 +92,20 @@ def graded(task: Task, item: Item, programs: Sequence[str], prelude: str) -> Rec
     different = list(dict.fromkeys(programs))
     with ThreadPoolExecutor(WORKERS) as pool:
         ran = dict(zip(different, pool.map(lambda each: run(row, each, prelude, limits), different), strict=True))
-    executions = [ran[each] for each in programs]
-    passed = sum(execution.passed for execution in executions)
-    scores = {f"pass@{k}": pass_at_k(len(programs), passed, k) for k in wanted_ks(task)}
+    passes = [ran[each].passed for each in programs]
+    scores = {f"pass@{k}": pass_at_k(len(programs), sum(passes), k) for k in wanted_ks(task)}
     return Record(
         index=item.index,
         correct=scores[f"pass@{wanted_ks(task)[0]}"],
-        prediction=[execution.passed for execution in executions],
+        prediction=passes,
         gold=item.gold,
         metrics=scores,
         truncated=item.truncated,
         prompt_sha256=digest,
-        detail={"programs": list(programs), "executions": [execution.as_dict() for execution in executions]},
+        detail={
+            "executions": [{"program": source, **ran[source].as_dict()} for source in different],
+            "samples": [different.index(each) for each in programs],
+        },
     )
 
 
@@ -119,7 +121,7 @@ def summarize(task: Task, records: Sequence[Record]) -> dict[str, Any]:
     executions = [each for record in records for each in record.detail.get("executions", ())]
     return {
         "isolation": sorted({name for each in executions for name in each["isolation"]}),
-        "n_programs": len(executions),
+        "n_programs": len(executions),  # different ones: equal samples of a problem run once
         "n_timeouts": sum(each["timeout"] for each in executions),
         "n_out_of_memory": sum(each["memory"] for each in executions),
         "n_unscored": sum(record.unscored is not None for record in records),
