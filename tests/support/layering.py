@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -72,12 +72,16 @@ def distributions_of(module: str) -> set[str]:
 
 
 def forbidden_package_imports(
-    root: Path, allowed: Mapping[str, set[str]], user_installed: frozenset[str] = frozenset()
+    root: Path,
+    allowed: Mapping[str, set[str]],
+    user_installed: frozenset[str] = frozenset(),
+    behind_extras: Collection[str] = (),
 ) -> list[str]:
     """Imports of members, apps and third parties that a package may not make or does not declare.
 
     allowed: for each member the members that it may import.
     user_installed: modules that no extra can bring; they count as if one did.
+    behind_extras: folders, from the root, whose modules are imported only where an extra is there.
     """
     projects = {project.name: project for project in members(root)}
     by_module = {project.import_name: name for name, project in projects.items()}
@@ -96,17 +100,18 @@ def forbidden_package_imports(
             elif module in apps and module not in by_module:
                 found.append(f"{statement}: a package may not import an app")
             else:
-                found += _undeclared(statement, project, user_installed)
+                behind = any(root / folder in statement.path.parents for folder in behind_extras)
+                found += _undeclared(statement, project, user_installed, behind)
     return found
 
 
-def _undeclared(statement: Import, project: Project, user_installed: frozenset[str]) -> list[str]:
+def _undeclared(statement: Import, project: Project, user_installed: frozenset[str], behind: bool) -> list[str]:
     providers = distributions_of(statement.module)
     if providers & project.dependencies:
         return []
     if not providers & project.optional_dependencies and statement.module not in user_installed:
         return [f"{statement}: {project.name} does not declare it"]
-    if statement.at_import_time:
+    if statement.at_import_time and not behind:
         return [f"{statement}: only an extra brings it, so import it in the function that needs it"]
     return []
 
