@@ -215,8 +215,8 @@ class Reference:
     def later(self, x0, xb):
         c, p, places, last = self.c, self.p, self.c.places, self.L - 1
         token = self.token_gates(0, x0) if c.mudd_gates else None
-        bigram = lambda i: token["bigram", i] if token else p["bigram_lambdas"][i]
-        x0lam = lambda i: token["x0", i] if token else p["x0_lambdas"][i]
+        bigram = lambda i: token["bigram", i] if token else p["bigram_lambdas"][i] if c.bigram_embeddings else 0
+        x0lam = lambda i: token["x0", i] if token else p["x0_lambdas"][i] if c.x0_lambdas else 0
         post = p["post_lambdas"] if c.parallel_lanes else p["post_lambdas"][..., None].expand(-1, -1, 2)
         resid = p["resid_lambdas"]
         x = x0 + bigram(0) * xb
@@ -262,4 +262,4 @@ class Reference:
             mu = self.network("mudd", 1, x, 5, 0.1)[:, :, None].unbind(1)
             sources = (start, after[places.backout], after[last - 1], self.value(0), after[places.skip_from])
             return x + sum(factor * source for factor, source in zip(mu, sources, strict=True))
-        return x - self.scalar("backout") * after[places.backout]
+        return x - self.scalar("backout") * after[places.backout] if c.backout else x

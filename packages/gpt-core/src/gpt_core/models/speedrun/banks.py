@@ -126,30 +126,31 @@ def new_signs(config: SpeedrunConfig) -> Tensor:
 
 @torch.no_grad()
 def init_weights(model: nn.Module, config: SpeedrunConfig) -> None:
-    """First values of the parameters that are not zero; random numbers are float32 whatever the dtype."""
+    """First values of the parameters that are not zero; random numbers are float32 whatever the dtype.
+
+    What records after 68 add is drawn last, so that the rest is the same without it.
+    """
     parameters = dict(model.named_parameters())
     device = parameters["lm_head"].device
     if device.type == "meta":
         return
     generator = None if config.init_seed is None else torch.Generator(device).manual_seed(config.init_seed)
-    A, L, D = config.attention_layers, config.n_layer, config.n_embd
-    bound = 3**0.5 / 2 * D**-0.5
-    banks = [parameters["mlp"][:L, 0]]
-    banks += [
-        parameters[name][:used]
-        for name, used in (("attn", A), ("qk", A * config.n_head), ("vo", 2 * A))
-        if name in parameters
-    ]
-    hidden = [parameters[name] for name in ("mudd_w1", "mudd_gate_w1") if name in parameters]  # as those of nn.Linear
-    for bank, most in [*((bank, bound) for bank in banks), *((weight, D**-0.5) for weight in hidden)]:
-        for matrix in bank:
-            matrix.copy_(torch.empty_like(matrix, dtype=torch.float32).uniform_(-most, most, generator=generator))
-    for name, std in {"lm_head": HEAD_STD, "value_embed": config.value_std}.items():
-        if std:
-            parameter = parameters[name]
-            parameter.copy_(torch.empty_like(parameter, dtype=torch.float32).normal_(0, std, generator=generator))
+    wide = lambda tensor: torch.empty_like(tensor, dtype=torch.float32)
+    uniform = lambda tensor, most: tensor.copy_(wide(tensor).uniform_(-most, most, generator=generator))
+    normal = lambda tensor, std: tensor.copy_(wide(tensor).normal_(0, std, generator=generator))
+    A, L, H, D = config.attention_layers, config.n_layer, config.n_head, config.n_embd
+    used = {"attn": A, "qk": A * H, "vo": 2 * A}
+    matrices = [matrix for name, count in used.items() if name in parameters for matrix in parameters[name][:count]]
+    for matrix in (*parameters["mlp"][:L, 0], *matrices):
+        uniform(matrix, 3**0.5 / 2 * D**-0.5)
+    normal(parameters["lm_head"], HEAD_STD)
     parameters["embed"].copy_(parameters["lm_head"].t())
     parameters["scalars"].copy_(torch.tensor(Scalars.first(config)))
+    if config.value_std:
+        normal(parameters["value_embed"], config.value_std)
+    for name in ("mudd_w1", "mudd_gate_w1"):
+        if name in parameters:
+            uniform(parameters[name], D**-0.5)  # as those of nn.Linear
     for name, value in {"resid_lambdas": 1.1**0.5, "post_lambdas": 1.0, "bigram_lambdas": 0.05}.items():
         if name in parameters:
             parameters[name].fill_(value)
