@@ -153,9 +153,9 @@ def test_an_echo_of_another_text_is_refused(model_of, server):
 def test_what_the_server_cannot_do_is_refused_by_name(model_of, server):
     model = model_of("no echo", "no chat")
     assert model.supports == {"generate"}
-    with pytest.raises(UnsupportedByBackend, match="words cannot score.*echo is not supported"):
+    with pytest.raises(UnsupportedByBackend, match=r"words cannot score.*echo is not supported"):
         score(model, ("The sky is", " blue"))
-    with pytest.raises(UnsupportedByBackend, match="words cannot chat.*404"):
+    with pytest.raises(UnsupportedByBackend, match=r"words cannot chat.*404"):
         model.generate([[{"role": "user", "content": "Hi"}]], max_new_tokens=3)
     with pytest.raises(UnsupportedByBackend, match="chat template"):
         model.chat_ids([{"role": "user", "content": "Hi"}])
