@@ -230,3 +230,14 @@ def test_saved_on_two_processes_and_resumed_on_one(exact, reports, saved):
     worker.resume(model, optimizer, reports[0] / f"saved_{saved}")
     worker.train(model, optimizer, saved, STEPS, range(4))
     assert worker.distance(model, rules.w) < 1e-8
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_gradients_of_bigrams_by_rows(reports, world):
+    """As the whole gradient, though a rank has no row to send: at most ten rows each, of two steps that add up."""
+    for wide, narrow in (report["sparse"] for report in reports[1][world]):
+        assert wide[0] < 1e-12 and wide[2] and narrow[2]
+        assert narrow[0] < 0.05, "sums are rounded once instead of at every rank"
+    for i in range(2):
+        sent = sum(report["sparse"][i][1] for report in reports[1][world])
+        assert 0 < sent <= 2 * 10 * world < worker.SHAPES["bigram_embed"][0]

@@ -14,6 +14,7 @@ from gpt_optim.buckets import state_dtype
 from gpt_optim.options import alike, check_group
 from gpt_optim.ranks import Ranks, local_part
 from gpt_optim.rows import row_buckets
+from gpt_optim.sparse_rows import SparseRows
 from gpt_optim.stacks import stack_of
 from gpt_optim.state import load_state
 from gpt_optim.ties import Tie, check_ties
@@ -46,6 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
     narrow: round momentum to bfloat16 before it is orthogonalised, and the update after every operation (speedrun).
     low_bits: keep 16 more bits of bfloat16 matrices (see below); False updates them in bfloat16.
     raw_eps: AdamW's eps stands beside √v before its bias is corrected (speedrun), not after (torch, the paper).
+    sparse: few rows of AdamW's gradients are not zero, as in an embedding's: only these are sent around (ZeRO-2).
     every: update at every n-th step only; until then gradients add up in `.grad`, and `zero_grad` leaves them. They
         are no part of `state_dict()`: save after a multiple of `every` steps.
     orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
@@ -89,6 +91,7 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         raw_eps: bool = False,
+        sparse: bool = False,
         every: int = 1,
         orthogonalize: Orthogonalize = polar_express,
         compile: bool = False,
@@ -111,7 +114,8 @@ class MuonAdamW(torch.optim.Optimizer):
         options |= {"kind": kind, "cautious": cautious, "scale": scale, "scale_decay": scale_decay}
         options |= {"split": split, "transposed": transposed, "beta2": beta2, "betas": betas, "eps": eps}
         options |= {"squared_decay": squared_decay, "matrix_rows": matrix_rows, "rate_factors": rate_factors}
-        options |= {"narrow": narrow, "low_bits": low_bits, "raw_eps": raw_eps, "every": every}
+        options |= {"narrow": narrow, "low_bits": low_bits, "raw_eps": raw_eps}
+        options |= {"sparse": sparse, "every": every}
         super().__init__(params, options)
         check_ties(ties, self._units)
         self.ties = list(ties)
@@ -141,7 +145,8 @@ class MuonAdamW(torch.optim.Optimizer):
         for params in alike(group["params"], by_shape=group["kind"] != "adamw"):
             ranks = Ranks(self.process_group, local_part(params[0]).device.type)
             if group["kind"] == "adamw":
-                buckets = row_buckets(params, ranks, self.averaged)
+                shared = SparseRows if group["sparse"] and not self.averaged else None
+                buckets = row_buckets(params, ranks, self.averaged, shared)
                 units += [AdamWUnit(bucket, group, self.state, self.compile) for bucket in buckets]
             else:
                 stack = stack_of(params, ranks, self.averaged, group["matrix_rows"])

@@ -140,13 +140,22 @@ def _laid_out_like(parameter: Tensor, grad: Tensor) -> Tensor:
     return grad if parameter.is_contiguous() else torch.empty_like(parameter).copy_(grad)
 
 
-def row_buckets(params: Tensors, ranks: Ranks, averaged: bool) -> list[Whole | SharedRows]:
-    """The buckets that these parameters, all DTensors or none, need on these processes."""
+def row_buckets(
+    params: Tensors, ranks: Ranks, averaged: bool, sparse: Callable[[Tensor, Ranks], SharedRows] | None = None
+) -> list[Whole | SharedRows]:
+    """The buckets that these parameters, all DTensors or none, need on these processes.
+
+    sparse: makes those of tables, where few rows of their gradients are not zero.
+    """
     first = params[0]
     if isinstance(first, DTensor):
         return [Whole(params, ranks_of_shards(first))]
     if ranks.size == 1:
         return [Whole(params, ranks)]
     small = [p for p in params if p.numel() < SMALL]
-    buckets: list[Whole | SharedRows] = [SharedRows(p, ranks, averaged) for p in params if p.numel() >= SMALL]
+    buckets: list[Whole | SharedRows] = [
+        sparse(p, ranks) if sparse and p.dim() > 1 else SharedRows(p, ranks, averaged)
+        for p in params
+        if p.numel() >= SMALL
+    ]
     return buckets + ([Whole(small, ranks, reduce=not averaged)] if small else [])

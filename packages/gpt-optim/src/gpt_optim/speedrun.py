@@ -108,6 +108,7 @@ def speedrun(
     tie: bool = True,
     untie_at: int | None = None,
     mantissa: bool = True,
+    sparse_bigrams: bool = False,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
@@ -116,7 +117,8 @@ def speedrun(
 
     learning_rate, momentum, normuon_beta2, weight_decay: of the matrices; the adam_ ones of all other tensors. Decay is
     multiplied with the square of the rate. Switches: normuon (off: Muon), cautious decay, orthogonalizer, adam_every
-    (1: every step), mantissa (16 more bits of bfloat16 matrices).
+    (1: every step), mantissa (16 more bits of bfloat16 matrices), sparse_bigrams (record 71: between processes only
+    those rows of bigram gradients travel that are not zero).
     tie: `embed` follows `lm_head`, transposed, up to and with the step `untie_at`, or the first one from there on at
     which Adam is due; None never parts them. zero: ZeRO stage over `process_group`; 0 shares nothing.
 
@@ -138,7 +140,7 @@ def speedrun(
                 options["matrix_rows"] = parameter.size(-1)
         else:
             rates = {"lr": adam_learning_rate * rule.rate, "weight_decay": adam_weight_decay * rule.decay}
-            options = adam | rates | {"betas": rule.betas}
+            options = adam | rates | {"betas": rule.betas, "sparse": sparse_bigrams and label == "bigram_embed"}
         groups.append({**options, "name": label, "params": [parameter], "param_names": [name]})
     ties = []
     if tie and parameters.keys() >= {"embed", "lm_head"}:
