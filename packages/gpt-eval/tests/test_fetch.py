@@ -93,7 +93,7 @@ def test_without_network_and_without_the_library(monkeypatch):
 
 
 def test_spelling_questions_are_made_not_fetched(tmp_path):
-    ((path, rows),) = fetch(["spellingbee_local"], tmp_path, hub)
+    ((_, rows),) = fetch(["spellingbee_local"], tmp_path, hub)
     assert rows == 256 and len(Bundle(tmp_path).rows(builtin()["spellingbee_local"].task)) == 256
 
 

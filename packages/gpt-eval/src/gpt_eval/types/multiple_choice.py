@@ -60,6 +60,8 @@ def grade_choices(
         return _scored.wrong(replace(item, unscored=reason), item.gold)
     sums = [-math.inf if score is None else score.sum for score in scores]
     means = [-math.inf if score is None else score.mean for score in scores]
+    if max(sums) == -math.inf:
+        return _scored.wrong(replace(item, unscored="the model calls every choice impossible"), item.gold)
     by_token = protocol != "harness"
     prediction = int(np.argmax(means if by_token else sums))
     metrics = {}
