@@ -3,7 +3,8 @@
 import pytest
 from sandboxed import QUICK, verdict
 
-from gpt_eval.sandbox import Limits, run_native, run_python
+from gpt_eval.errors import EvaluationError
+from gpt_eval.sandbox import Limits, execute, run_native, run_python
 from gpt_eval.sandbox.execute import toolchain
 
 
@@ -175,3 +176,15 @@ def test_javascript():
 def test_limits_are_positive():
     with pytest.raises(ValueError, match=r"Limits.seconds must be positive, got 0"):
         Limits(seconds=0)
+
+
+def test_a_sandbox_that_cannot_run_anything_is_no_verdict(monkeypatch):
+    broken = execute.Execution(passed=False, error="exit code 127", output="no such file")
+    monkeypatch.setattr(execute, "run_python", lambda *args: broken)
+    with pytest.raises(EvaluationError, match="cannot run an empty program here .exit code 127 no such file"):
+        execute.isolation.__wrapped__()
+    monkeypatch.setattr(execute, "_warden", lambda *args: {"failed": "RuntimeError: out of luck"})
+    with pytest.raises(EvaluationError, match="no program was run: RuntimeError: out of luck"):
+        run_python("", "")
+    monkeypatch.setattr(execute, "_warden", lambda *args: {"lost": "killed"})
+    assert not run_python("", "").passed

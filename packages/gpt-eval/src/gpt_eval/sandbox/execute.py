@@ -213,5 +213,14 @@ def _warden(work: dict[str, Any], limits: Limits, isolate: bool) -> dict[str, An
 
 @cache
 def isolation() -> tuple[str, ...]:
-    """What holds a program on this machine, found out by running an empty one."""
-    return run_python("", "").isolation
+    """What holds a program on this machine, found out by running an empty one.
+
+    Raises EvaluationError where not even that runs: every program would count as wrong.
+    """
+    empty = run_python("", "")
+    if not empty.passed:
+        raise EvaluationError(
+            f"the sandbox cannot run an empty program here ({empty.error} {empty.output[-300:]}): does the interpreter "
+            f"{sys.executable} need files outside {sys.base_prefix} and the system's libraries?"
+        )
+    return empty.isolation

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from gpt_eval.chat.program import chat_program, leading_imports
 from gpt_eval.chat.prompts import chat_item
 from gpt_eval.model import Capability, LanguageModel, Scored
+from gpt_eval.sandbox import isolation
 from gpt_eval.task import Item, ProtocolName, Record, Row, Task
 from gpt_eval.types import code
 from gpt_eval.types.code import summarize
@@ -29,6 +30,7 @@ def make_items(
     task: Task, rows: Sequence[Row], indices: Sequence[int], model: LanguageModel, protocol: ProtocolName
 ) -> list[Item]:
     """One user turn with the problem."""
+    isolation()
     settings = code.sampling(task, (), 512)
     return [chat_item(i, rows[i]["prompt"], settings, gold=rows[i]["entry_point"], row=rows[i]) for i in indices]
 

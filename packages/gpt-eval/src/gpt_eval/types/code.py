@@ -15,7 +15,7 @@ from gpt_eval.chat.pass_at_k import pass_at_k
 from gpt_eval.chat.program import STOPS, base_program
 from gpt_eval.errors import EvaluationError
 from gpt_eval.model import Capability, LanguageModel, Scored
-from gpt_eval.sandbox import Execution, Limits, run_native, run_python
+from gpt_eval.sandbox import Execution, Limits, isolation, run_native, run_python
 from gpt_eval.sandbox.execute import NEEDED, toolchain
 from gpt_eval.task import Generation, Item, ProtocolName, Record, Row, Task
 
@@ -41,6 +41,7 @@ def make_items(
     task: Task, rows: Sequence[Row], indices: Sequence[int], model: LanguageModel, protocol: ProtocolName
 ) -> list[Item]:
     """The prompt's tokens to go on from; a row whose language has no compiler here is unscored."""
+    isolation()  # a sandbox that does not work shows before anything is generated
     items = []
     for index in indices:
         row = rows[index]
