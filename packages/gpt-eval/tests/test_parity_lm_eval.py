@@ -110,8 +110,13 @@ def ours(model, tokenizer):
 
 
 def peer_task(kind, delimiter, path, shots):
-    """A task of lm-eval's for rows in the gauntlet's format."""
+    """A task of lm-eval's for rows in the gauntlet's format.
+
+    A loglikelihood task writes the space before its target itself, as lm-eval's lambada does: the target delimiter
+    parts examples from their answers only.
+    """
     text = delimiter.rstrip()
+    space = delimiter[len(text) :]
     fields = {
         "multiple_choice": {
             "output_type": "multiple_choice",
@@ -128,19 +133,23 @@ def peer_task(kind, delimiter, path, shots):
         "language_modeling": {
             "output_type": "loglikelihood",
             "doc_to_text": "{{context}}" + text,
-            "doc_to_target": "{{continuation}}",
+            "doc_to_target": "{{" + repr(space) + " + continuation}}",
+            "target_delimiter": "",
         },
     }[kind]
-    return fields | {
-        "task": "ours",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(path)}},
-        "test_split": "test",
-        "fewshot_split": "test",
-        "target_delimiter": delimiter[len(text) :],
-        "num_fewshot": shots,
-        "metric_list": [{"metric": "acc"}],
-    }
+    return (
+        {"target_delimiter": space}
+        | fields
+        | {
+            "task": "ours",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(path)}},
+            "test_split": "test",
+            "fewshot_split": "test",
+            "num_fewshot": shots,
+            "metric_list": [{"metric": "acc"}],
+        }
+    )
 
 
 @pytest.mark.parametrize("shots", [0, 3])
