@@ -258,6 +258,14 @@ def test_a_judge_is_required_and_is_not_the_model_itself(bundle_folder, own_type
         prepare(Silent(), [OWN], bundle_folder, judge=SimpleNamespace(id="silent"))
 
 
+@pytest.mark.parametrize(("name", "error"), [("mt_bench", JudgeRequired), ("chat_human_eval", CodeExecutionRefused)])
+def test_a_judge_and_a_permission_come_before_missing_data(bundle_folder, name, error):
+    model = Silent()
+    model.supports = frozenset({"generate", "chat"})
+    with pytest.raises(error, match=f"{name} .*nothing was run"):
+        prepare(model, f"{name}", bundle_folder)
+
+
 def test_a_type_of_ones_own_may_hold_the_conversation_and_summarize(bundle_folder, own_type, hash_model):
     from gpt_eval.task import Item
 

@@ -92,5 +92,5 @@ def test_nothing_asked_for_is_nothing_done(train):
 
 
 def test_what_cannot_be_run_stops_before_the_first_step(train):
-    with pytest.raises(EvaluationError, match="chatcore"):
+    with pytest.raises(EvaluationError, match="chat_arc_easy needs a model that can chat_score"):
         train(1, chatcore_every=1)

@@ -17,7 +17,9 @@ from gpt_eval.progress import Progress, Silent
 from gpt_eval.ranks import OneProcess, Ranks, from_first, together
 from gpt_eval.results import Results, settings_of, summarize
 from gpt_eval.samples import FORMAT, SampleWriter, fingerprint, resume
+from gpt_eval.suites.chatcore import SUITES as CHAT_SUITES
 from gpt_eval.suites.select import Selection, select
+from gpt_eval.suites.tables import builtin
 from gpt_eval.task import ProtocolName, Record, Row, Task, TaskType
 
 Kept = dict[str, dict[int, Record]]
@@ -185,7 +187,13 @@ def prepare(
     if limit is not None and limit < 1:
         raise EvaluationError(f"limit must be at least 1, got {limit}; leave it out for all rows")
     data = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    selection = select(tasks, data)
+    try:
+        selection = select(tasks, data)
+    except EvaluationError:
+        if isinstance(tasks, str):  # a judge or a permission is wanted whatever data there are: say so first
+            named = [(task, runner.load_type(task)) for task in builtin_tasks(tasks)]
+            runner.refuse(named, model, allow_code_execution, judge, allow_self_judge)
+        raise
     typed = [(task, runner.load_type(task)) for task in selection.tasks]
     runner.refuse(typed, model, allow_code_execution, judge, allow_self_judge)
     typed = [(runner.with_judge(task, kind, judge), kind) for task, kind in typed]
@@ -204,6 +212,13 @@ def prepare(
 
 
 _resume = resume
+
+
+def builtin_tasks(names: str) -> list[Task]:
+    """The built-in tasks among names and suites with commas between, with their data or without."""
+    wanted = {name.strip().partition("/")[0] for name in names.split(",")}
+    wanted |= {task for suite in wanted & CHAT_SUITES.keys() for task in CHAT_SUITES[suite]}
+    return [entry.task for name, entry in builtin().items() if name in wanted]
 
 
 def _header(
