@@ -181,7 +181,7 @@ def test_limits_are_positive():
 def test_a_sandbox_that_cannot_run_anything_is_no_verdict(monkeypatch):
     broken = execute.Execution(passed=False, error="exit code 127", output="no such file")
     monkeypatch.setattr(execute, "run_python", lambda *args: broken)
-    with pytest.raises(EvaluationError, match="cannot run an empty program here .exit code 127 no such file"):
+    with pytest.raises(EvaluationError, match=r"cannot run an empty program here .exit code 127 no such file"):
         execute.isolation.__wrapped__()
     monkeypatch.setattr(execute, "_warden", lambda *args: {"failed": "RuntimeError: out of luck"})
     with pytest.raises(EvaluationError, match="no program was run: RuntimeError: out of luck"):
