@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from word_model import Listed, WordModel
 
-from gpt_eval import EvaluationError, Task
+from gpt_eval import EvaluationError, Record, Task
 from gpt_eval.protocols import conventions
+from gpt_eval.results import summarize
 from gpt_eval.truncation import fit, fit_prompt
 from gpt_eval.types import language_modeling, multiple_choice, schema
 
@@ -114,6 +115,21 @@ def test_choices_of_an_item_share_their_context():
     for protocol in ("foundry", "core", "harness"):
         (item,) = multiple_choice.make_items(task, rows, [0], WordModel(), protocol)
         assert item.requests[0][0] is item.requests[1][0]
+
+
+def test_only_foundry_averages_over_categories():
+    rows = [{"context": "one", "continuation": "two", "category": name} for name in ("x", "y", "y", "y")]
+    task = Task(name="say", type="language_modeling", file="say.jsonl", has_categories=True)
+    found = {}
+    for protocol in ("foundry", "core", "harness"):
+        items = language_modeling.make_items(task, rows, range(4), WordModel(), protocol)
+        records = [
+            Record(index=item.index, correct=float(item.index == 0), prediction=0, gold=0, category=item.category)
+            for item in items
+        ]
+        found[protocol] = summarize(task, records, rows=4, data_sha256="", details={}, partial=False)
+    assert {name: result.accuracy for name, result in found.items()} == {"foundry": 0.5, "core": 0.25, "harness": 0.25}
+    assert list(found["foundry"].categories) == ["x", "y"] and not found["core"].categories
 
 
 def test_language_modeling_is_all_or_nothing_and_counts_bytes():

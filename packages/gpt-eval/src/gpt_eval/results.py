@@ -64,7 +64,8 @@ def summarize(
     """
     records = sorted(records, key=lambda record: record.index)
     graded = [record for record in records if not math.isnan(record.correct)]
-    categories = _by_category(graded) if task.has_categories else {}
+    split = task.has_categories and any(record.category is not None for record in graded)  # "foundry" only
+    categories = _by_category(graded) if split else {}
     accuracy, stderr = _mean(categories, [record.correct for record in graded])
     details = dict(details)
     if "accuracy" in details:

@@ -42,7 +42,7 @@ def make_items(
             Item(
                 index=index,
                 gold=row.get("gold", row.get("continuation")),
-                category=row.get("category") if task.has_categories else None,
+                category=row["category"] if task.has_categories and protocol == "foundry" else None,
                 requests=asked.requests,
                 truncated=asked.truncated,
                 unscored=asked.unscored,

@@ -65,7 +65,7 @@ def make_items(
             Item(
                 index=index,
                 gold=row["answer"],
-                category=row.get("category") if task.has_categories else None,
+                category=row["category"] if task.has_categories and protocol == "foundry" else None,
                 prompt=prompt,
                 generation=settings,
                 truncated=truncated,
