@@ -14,7 +14,6 @@ SHORTER = 0.8
 """The recipe is also run with so many of the steps: what its loss gains by the rest is what time is worth."""
 STEPS = (
     "stages.extension_steps",
-    "optimizer.module_kwargs.untie_at",
     "momentum_scheduler.module_kwargs.warmup_iters",
     "momentum_scheduler.module_kwargs.cooldown_iters",
 )

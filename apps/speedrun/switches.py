@@ -75,8 +75,13 @@ SWITCHES: Mapping[str, Switch] = {
     "cautious": _optimizer("only what the update would shrink decays", cautious=False),
     "polar_express": _optimizer("Polar Express (else five Newton-Schulz steps)", orthogonalizer="newton_schulz"),
     "adam_every_2": _optimizer("Adam steps at every second step, on both gradients", adam_every=1),
-    "tie": _optimizer("embedding and head are one until the last stage (else never)", tie=False, untie_at=None),
-    "untie": _optimizer("embedding and head part for the last stage (else never)", untie_at=None),
+    "tie": _optimizer("embedding and head are one until the last stage (else never)", tie=False),
+    "untie": Switch(
+        "embedding and head part for the last stage (else never)",
+        lambda tree: {"stages.untie_last": False},
+        ("tie",),
+        part="optimizer",
+    ),
     "mantissa": _optimizer("16 more bits for bfloat16 matrices", mantissa=False),
     "growing_batch": Switch("batches grow from stage to stage (else their mean)", _even_batches, part="schedule"),
     "growing_windows": Switch("windows grow (else the last stage's)", _last_windows, ("windows",), part="schedule"),
@@ -88,7 +93,6 @@ SWITCHES: Mapping[str, Switch] = {
 
 WITHOUT_EFFECT: Mapping[str, Callable[[Tree], bool]] = {
     "mantissa": lambda tree: tree["model"]["module_kwargs"].get("dtype", "float32") == "float32",
-    "untie": lambda tree: tree["optimizer"]["module_kwargs"].get("untie_at") is None,
 }
 """Switches that change nothing in some configurations, by which they are left out there."""
 

@@ -8,7 +8,7 @@ import torch
 from toys import ToyLoader, make_state, run_loop
 
 from gpt_core.training.hooks import FollowStages
-from gpt_core.training.stages import Stages, StagesConfig, without_zeros
+from gpt_core.training.stages import Stages, StagesConfig
 from gpt_core.training.state import Hook
 
 RECORD_68 = StagesConfig(
@@ -88,9 +88,16 @@ def test_one_value_serves_all_stages():
     assert stages.at(39).token_weights == (1, 0.5)
 
 
-def test_weights_that_have_gone_to_zero_are_no_tokens_to_predict():
-    assert without_zeros([1, 0.5, 0.0]) == (1, 0.5) and without_zeros([1.0, 0.0, 0.0]) == (1.0,)
-    assert without_zeros([0.0, 0.5]) == (0.0, 0.5)
+def test_the_optimizer_learns_when_to_untie():
+    assert Stages(StagesConfig(durations=(1, 1, 1), untie_last=True), 31).optimizer_arguments() == {"untie_at": 21}
+    assert Stages(StagesConfig(durations=(1, 1, 1)), 31).optimizer_arguments() == {}
+
+
+def test_weights_stay_where_they_are_in_the_extension():
+    stages = Stages(
+        StagesConfig(durations=(1,), extension_steps=2, token_weights=((1, 0.5),), token_weights_end=((1, 0),)), 10
+    )
+    assert [stages.at(step).token_weights for step in (4, 8, 9)] == [(1, 0.25), (1, 0), (1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,7 @@ def test_weights_that_have_gone_to_zero_are_no_tokens_to_predict():
     [
         ({"windows": ((1, 2),)}, "durations is empty, but stages.windows"),
         ({"extension_steps": 4}, "durations is empty, but stages.extension_steps"),
+        ({"untie_last": True}, "durations is empty, but stages.untie_last"),
         ({"durations": (1, 0)}, "positive durations"),
         ({"durations": (1, 1), "lr": (1, 2, 3)}, "stages.lr has 3 values for 2 stages"),
         ({"durations": (1,), "lr": (0,)}, "lr must be positive"),
@@ -131,7 +139,7 @@ class Told:
     def set_weights(self, weights):
         self.heard.append(("weights", *weights))
 
-    def resize(self, device_batch_size, max_document):
+    def resize(self, device_batch_size, max_document, max_documents):
         self.heard.append(("sizes", device_batch_size, max_document))
 
 
@@ -186,7 +194,7 @@ class GrowingLoader(ToyLoader):
 
     rows = 2
 
-    def resize(self, device_batch_size, max_document):
+    def resize(self, device_batch_size, max_document, max_documents):
         self.rows = device_batch_size
 
     def __next__(self):

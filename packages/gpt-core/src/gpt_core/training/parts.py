@@ -23,7 +23,7 @@ from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
-from gpt_core.training.schedules import Schedule, check_schedules, check_stage_rates
+from gpt_core.training.schedules import Schedule, check_schedules, check_stages
 from gpt_core.training.sharded_optimizer import build_optimizer
 from gpt_core.training.stages import Stages
 from gpt_core.training.state import Loader, TrainState
@@ -69,7 +69,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
     # data and model
     plan = plan_batches(training, ranks.world_size)
     stages = Stages(config.section("stages"), training.max_steps)
-    check_stage_rates(stages, config.component("scheduler"))
+    check_stages(stages, config.component("scheduler"), config.component("optimizer"))
     loss = config.component("loss").build()  # first, for it may need a GPU that is not there
     splits = config.component("data").build(
         context_length=training.context_length,
@@ -115,7 +115,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         raise ValueError(f"torch.compile failed under fsdp ({not_compiled}); use general.compile=off")
 
     # what moves the weights
-    optimizer = build_optimizer(config.component("optimizer"), model, strategy)
+    optimizer = build_optimizer(config.component("optimizer"), model, strategy, **stages.optimizer_arguments())
     schedule = config.component("scheduler").build(**stages.schedule_arguments())
     momentum, decay = (
         factory and factory.build(max_steps=training.max_steps)

@@ -75,17 +75,20 @@ def check_schedules(optimizer: Optimizer, momentum: Schedule | None, weight_deca
         )
 
 
-def check_stage_rates(stages: Stages, scheduler: Factory) -> None:
-    """ValueError where `stages.lr` would be ignored, or says what the scheduler's arguments say; nothing is built."""
-    if stages.config.lr is None:
-        return
-    twice = {"factors", "boundaries"} & scheduler.kwargs.keys()
-    if twice:
-        raise ValueError(
-            f"stages.lr and scheduler.module_kwargs.{min(twice)} say the same thing twice; set one of them to null"
-        )
-    if not {"factors", "boundaries"} <= signature_of(scheduler.target).parameters.keys():
-        raise ValueError(
-            f"stages.lr is set, but {scheduler.path} takes no factors and boundaries: it would do nothing. Use "
-            "gpt_optim.schedules.stages, or stages.lr=null"
-        )
+def check_stages(stages: Stages, scheduler: Factory, optimizer: Factory) -> None:
+    """ValueError where a key of `stages` would be ignored, or says what a component's argument says."""
+    wanted: list[tuple[str, bool, str, Factory, tuple[str, ...]]] = [
+        ("lr", stages.config.lr is not None, "scheduler", scheduler, ("factors", "boundaries")),
+        ("untie_last", stages.config.untie_last, "optimizer", optimizer, ("untie_at",)),
+    ]
+    for key, is_set, section, factory, names in wanted:
+        twice = set(names) & factory.kwargs.keys()
+        if is_set and twice:
+            raise ValueError(
+                f"stages.{key} and {section}.module_kwargs.{min(twice)} say the same thing twice; leave one of them out"
+            )
+        if is_set and not set(names) <= signature_of(factory.target).parameters.keys():
+            raise ValueError(
+                f"stages.{key} is set, but {factory.path} takes no {' and '.join(names)}: it would do nothing. Use "
+                "gpt_optim.schedules.stages and gpt_optim.speedrun, or leave it out"
+            )

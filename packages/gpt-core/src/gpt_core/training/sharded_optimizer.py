@@ -6,7 +6,7 @@ gradients itself, each rank getting the part it needs (Rajbhandari et al. 2020, 
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -54,10 +54,10 @@ def check_optimizer(factory: Factory, strategy: str) -> None:
         )
 
 
-def build_optimizer(factory: Factory, model: nn.Module, strategy: str) -> Optimizer:
-    """The optimizer over `model`'s parameters as they are now: shard or broadcast them first."""
+def build_optimizer(factory: Factory, model: nn.Module, strategy: str, **more: Any) -> Optimizer:
+    """The optimizer over `model`'s parameters as they are now: shard or broadcast them first. more: for the factory."""
     zero = ZERO.get(strategy, 0)
-    optimizer = factory.build(model, zero=zero, process_group=dist.group.WORLD if zero else None)
+    optimizer = factory.build(model, zero=zero, process_group=dist.group.WORLD if zero else None, **more)
     if strategy == "zero2" and not isinstance(optimizer, ReducingOptimizer):
         raise ValueError(
             f"parallel.strategy is zero2, but the {type(optimizer).__name__} of {factory.path} has no "

@@ -28,6 +28,8 @@ class StagesConfig:
     """Sequences per micro-step and process; the loader must be able to change its size (gpt_data.document_aligned)."""
     max_document: tuple[int, ...] | None = None
     """Tokens of a document that are used."""
+    max_documents: tuple[int, ...] | None = None
+    """Length of a micro-batch's `cu_seqlens`, one more than the documents there is room for."""
     windows: tuple[tuple[int, int], ...] | None = None
     """Short and long attention window, in blocks; the model must have `set_windows`."""
     extension_windows: tuple[int, int] | None = None
@@ -43,6 +45,8 @@ class StagesConfig:
     """What they go to linearly during the stage; null: they stay."""
     lr: tuple[float, ...] | None = None
     """Multiples of the learning rate, for a scheduler that takes `factors` and `boundaries` (gpt_optim's stages)."""
+    untie_last: bool = False
+    """Embedding and head part with the last stage: the optimizer gets its first step as `untie_at`."""
     warm_up: bool | None = None
     """Take the steps around every boundary once before the run, to compile what they need, and put everything back;
     null: if anything is compiled."""
@@ -51,8 +55,9 @@ class StagesConfig:
         columns = {name: getattr(self, name) for name in COLUMNS if getattr(self, name) is not None}
         if not self.durations:
             given = [*columns, *(name for name in ("extension_windows", "final_windows") if getattr(self, name))]
-            if given or self.extension_steps:
-                raise ValueError(f"stages.durations is empty, but stages.{(given or ['extension_steps'])[0]} is set")
+            given += [name for name in ("extension_steps", "untie_last") if getattr(self, name)]
+            if given:
+                raise ValueError(f"stages.durations is empty, but stages.{given[0]} is set")
             return
         if min(self.durations) <= 0 or self.extension_steps < 0 or self.block < 1:
             raise ValueError(
@@ -71,7 +76,7 @@ class StagesConfig:
         if self.windows is None and (self.extension_windows or self.final_windows):
             raise ValueError("stages.extension_windows and final_windows go with stages.windows, which is not set")
         windows = [*(self.windows or ()), self.extension_windows or (0, 0), self.final_windows or (0, 0)]
-        sizes = [*(self.device_batch_size or ()), *(self.max_document or ())]
+        sizes = [*(self.device_batch_size or ()), *(self.max_document or ()), *(self.max_documents or ())]
         if any(short > long or short < 0 for short, long in windows) or any(size < 1 for size in sizes):
             raise ValueError(
                 "stages: a window pair is (short, long) with 0 <= short <= long, sizes are at least 1; got windows "
@@ -88,7 +93,7 @@ class StagesConfig:
             raise ValueError(f"stages.token_weights and token_weights_end differ in length: {starts} and {ends}")
 
 
-COLUMNS = ("device_batch_size", "max_document", "windows", "token_weights", "token_weights_end", "lr")
+COLUMNS = ("device_batch_size", "max_document", "max_documents", "windows", "token_weights", "token_weights_end", "lr")
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Settings:
 
     device_batch_size: int | None = None
     max_document: int | None = None
+    max_documents: int | None = None
     windows: tuple[int, int] | None = None
     """Short and long, in tokens."""
     yarn: bool = False
@@ -142,6 +148,7 @@ class Stages:
         return Settings(
             device_batch_size=_of(config.device_batch_size, stage),
             max_document=_of(config.max_document, stage),
+            max_documents=_of(config.max_documents, stage),
             windows=windows and (windows[0] * config.block, windows[1] * config.block),
             yarn=config.yarn and not final,
             token_weights=self._token_weights(step, stage),
@@ -155,14 +162,14 @@ class Stages:
         return _of(self.config.windows, stage)
 
     def _token_weights(self, step: int, stage: int) -> tuple[float, ...] | None:
-        """Linear from begin to end of the stage; a weight that ends at 0 is gone in the extension."""
+        """Linear from begin to end of the stage, where they stay."""
         start = _of(self.config.token_weights, stage)
         if start is None or self.config.token_weights_end is None:
             return start
         end = _of(self.config.token_weights_end, stage)
         begin = 0 if stage == 0 else self.ends[stage - 1]
         t = min(1.0, (step - begin) / (self.ends[stage] - begin))
-        return without_zeros([a * (1 - t) + b * t for a, b in zip(start, end, strict=True)])
+        return tuple(a * (1 - t) + b * t for a, b in zip(start, end, strict=True))
 
     def schedule_arguments(self) -> dict[str, Any]:
         """For the factory of the learning rate, which has reached its end when the extension begins."""
@@ -170,6 +177,10 @@ class Stages:
             return {"max_steps": self.scheduled}
         factors = [_of(self.config.lr, stage) for stage in range(len(self.ends))]
         return {"max_steps": self.scheduled, "factors": factors, "boundaries": self.boundaries}
+
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """For the factory of the optimizer."""
+        return {"untie_at": self.boundaries[-1] if self.boundaries else 0} if self.config.untie_last else {}
 
     def around_boundaries(self) -> list[int]:
         """0, 1, 2 and the steps before, at and after each change, the extension's too: all shapes that a run meets."""
@@ -180,9 +191,3 @@ class Stages:
 
 def _of(column: Sequence[Any] | None, stage: int) -> Any:
     return None if column is None else column[0] if len(column) == 1 else column[stage]
-
-
-def without_zeros(weights: Sequence[float]) -> tuple[float, ...]:
-    """Weights of 0 at the end are no tokens to predict."""
-    kept = max((i for i, weight in enumerate(weights) if weight), default=0)
-    return tuple(weights[: kept + 1])

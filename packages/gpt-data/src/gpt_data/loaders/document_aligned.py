@@ -40,6 +40,7 @@ def document_aligned(
     max_document: int | None = None,
     max_documents: int | None = None,
     cut_validation: bool = True,
+    val_batch_size: int | None = None,
     loss_on: LossOn = "mask",
     prefetch: int = 2,
 ) -> Splits:
@@ -52,14 +53,16 @@ def document_aligned(
     4·B and twice the documents that n tokens of the split have on average, up to a multiple of 128.
     cut_validation: documents of val and test that are longer than T are cut in `cu_seqlens` (no token is left out), so
     that a model made for T takes them; False: as upstream, documents of any length.
+    val_batch_size: B of val and test; default device_batch_size.
     """
     info = open_dataset(dataset, data_root)
     shape = (context_length, device_batch_size, rank, world_size)
+    val_shape = (context_length, device_batch_size if val_batch_size is None else val_batch_size, rank, world_size)
     options: dict[str, Any] = {"loss_on": loss_on, "max_documents": max_documents}
     train = DocumentAligned(info, "train", *shape, seed=seed, max_document=max_document, **options)
     options["cut"] = cut_validation
-    val = DocumentWindows(info, "val", *shape, **options)
-    test = DocumentWindows(info, "test", *shape, **options) if "test" in info.splits else None
+    val = DocumentWindows(info, "val", *val_shape, **options)
+    test = DocumentWindows(info, "test", *val_shape, **options) if "test" in info.splits else None
     ahead = PrefetchAligned(train, prefetch) if prefetch > 0 else prefetched(train, prefetch)
     return Splits(train=ahead, val=val, test=test, dataset=info)
 
@@ -69,7 +72,11 @@ class PackedLoader(ShardLoader):
 
     def __init__(self, *args: Any, max_documents: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._check_room(max_documents)
         self.max_documents = max_documents
+
+    @staticmethod
+    def _check_room(max_documents: int | None) -> None:
         if max_documents is not None and max_documents < 2:
             raise ValueError(f"max_documents is {max_documents}, expected at least 2: cu_seqlens holds 0 and an end.")
 
@@ -138,11 +145,19 @@ class DocumentAligned(PackedLoader):
         """At most: as many as would hold every token of the split."""
         return max(1, len(self._stream) // (self.world_size * (self.tokens + 1)))
 
-    def resize(self, device_batch_size: int | None = None, max_document: int | None = None) -> None:
-        """Other sizes from the very next batch on; part of the state. None: as it is.
+    def resize(
+        self,
+        device_batch_size: int | None = None,
+        max_document: int | None = None,
+        max_documents: int | None = None,
+    ) -> None:
+        """Other sizes from the very next batch on; None: as it is. The first two are part of the state.
 
         All ranks must do so before the same batch. A default `max_documents` follows the batch size.
         """
+        if max_documents is not None:
+            self._check_room(max_documents)
+            self.max_documents = max_documents
         old = self.device_batch_size, self.max_document
         self.device_batch_size = old[0] if device_batch_size is None else device_batch_size
         self.max_document = old[1] if max_document is None else max_document
@@ -271,10 +286,15 @@ class PrefetchAligned(Prefetch):
 
     loader: DocumentAligned
 
-    def resize(self, device_batch_size: int | None = None, max_document: int | None = None) -> None:
+    def resize(
+        self,
+        device_batch_size: int | None = None,
+        max_document: int | None = None,
+        max_documents: int | None = None,
+    ) -> None:
         """As the loader's own. What was made ahead in the old size is forgotten; no document is lost."""
         self.close()
-        self.loader.resize(device_batch_size, max_document)
+        self.loader.resize(device_batch_size, max_document, max_documents)
         self.device_batch_size = self.loader.device_batch_size
         self._state = self.loader.state_dict()
 

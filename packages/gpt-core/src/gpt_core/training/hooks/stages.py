@@ -20,10 +20,10 @@ class FollowStages(Hook):
     def __init__(self, stages: Stages, model: Any, loss: Any, loader: Any):
         self.stages, self.model, self.loss, self.loader = stages, model, loss, loader
         check_parts(stages, model, loss, loader)
-        self._sizes: tuple[int | None, int | None] = (None, None)
+        self._sizes: tuple[int | None, ...] = ()
 
     def on_start(self, state: TrainState) -> None:
-        self._sizes = (None, None)  # a loader that was given another state may have others
+        self._sizes = ()  # a loader that was given another state may have others
         self.apply(state.step)
 
     def on_step(self, state: TrainState) -> None:
@@ -35,8 +35,8 @@ class FollowStages(Hook):
             self.model.set_windows(*now.windows, yarn=now.yarn)
         if now.token_weights is not None:
             self.loss.set_weights(now.token_weights)
-        sizes = (now.device_batch_size, now.max_document)
-        if sizes != self._sizes and step < self.stages.max_steps:
+        sizes = (now.device_batch_size, now.max_document, now.max_documents)
+        if any(sizes) and sizes != self._sizes and step < self.stages.max_steps:
             self.loader.resize(*sizes)
             self._sizes = sizes
 
@@ -44,11 +44,11 @@ class FollowStages(Hook):
 def check_parts(stages: Stages, model: Any, loss: Any, loader: Any) -> None:
     """ValueError where a part cannot do what the stages ask of it."""
     first: Settings = stages.at(0)
-    sizes = first.device_batch_size is not None or first.max_document is not None
+    sizes = any((first.device_batch_size, first.max_document, first.max_documents))
     wanted = [
         ("windows", first.windows is not None, model, "set_windows", "gpt_core.models.speedrun.speedrun"),
         ("token_weights", first.token_weights is not None, loss, "set_weights", "gpt_core.models.speedrun_loss"),
-        ("device_batch_size and max_document", sizes, loader, "resize", "gpt_data.document_aligned"),
+        ("device_batch_size, max_document and max_documents", sizes, loader, "resize", "gpt_data.document_aligned"),
     ]
     for key, asked, part, method, example in wanted:
         if asked and not hasattr(part, method):
