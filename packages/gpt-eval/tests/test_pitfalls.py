@@ -89,15 +89,15 @@ def test_g_an_empty_span_never_wins_and_is_counted_and_ties_go_to_the_first():
 
 
 def test_h_a_file_whose_gold_is_always_0_is_not_won_by_ties_or_nan():
-    rows = [{**row, "gold": 0} for row in choice_rows(12)]
+    rows = [{**row, "choices": row["choices"][2:], "gold": 0} for row in choice_rows(12)]
     model = WordModel()
     _, records = run(choice_task(), rows, model)
-    reversed_rows = [{**row, "choices": row["choices"][::-1], "gold": 3} for row in rows]
+    reversed_rows = [{**row, "choices": row["choices"][::-1], "gold": 1} for row in rows]
     _, mirrored = run(choice_task(), reversed_rows, model)
-    assert predictions(mirrored) == [3 - prediction for prediction in predictions(records)]
+    assert predictions(mirrored) == [1 - prediction for prediction in predictions(records)]
     assert 0 < sum(record.correct for record in records) < 12
     with pytest.raises(EvaluationError, match=r"item 0: the model answered with NaN"):
-        run(choice_task(), rows, Listed(*[[math.nan, math.nan]] * 48))
+        run(choice_task(), rows, Listed(*[[math.nan, math.nan]] * 24))
     assert predictions(run(choice_task(), rows, Uniform())[1]) == [0] * 12  # ties are the first choice, not chance
 
 
