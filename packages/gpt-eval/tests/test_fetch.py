@@ -92,6 +92,19 @@ def test_without_network_and_without_the_library(monkeypatch):
         hub_rows("baber/piqa", None, "validation")
 
 
+def test_an_entry_of_ones_own_names_its_data_set_and_columns(tmp_path):
+    (tmp_path / "index.yaml").write_text(
+        "tasks:\n  - {name: mine, file: mine.jsonl, type: mc, shots: 2, base: 0.5, hub: {dataset: me/sums, split: test,"
+        " columns: {query: [aim, how], choices: [ways], gold: [best]}}}\n"
+    )
+    rows = [{"aim": "Go", "how": 3, "ways": ["on", "off"], "best": 1}]
+    for _ in range(2):  # the entry stays one that can be fetched
+        assert [count for _, count in fetch(["mine"], tmp_path, lambda *_: rows)] == [1]
+    bundle = Bundle(tmp_path)
+    assert bundle.rows(bundle.tasks["mine"]) == [{"query": "Go 3", "choices": ["on", "off"], "gold": 1}]
+    assert bundle.tasks["mine"].label == "mine/2-shot" and bundle.entries["mine"].sha256
+
+
 def test_spelling_questions_are_made_not_fetched(tmp_path):
     ((_, rows),) = fetch(["spellingbee_local"], tmp_path, hub)
     assert rows == 256 and len(Bundle(tmp_path).rows(builtin()["spellingbee_local"].task)) == 256

@@ -151,6 +151,7 @@ def test_an_index_gives_settings_in_its_own_words_and_in_notes(tmp_path):
         ({"file": None}, "no 'file'"),
         ({"has_categories": 1}, "has_categories is 1"),
         ({"sha256": 12}, "sha256 is 12, expected 64 hexadecimal digits"),
+        ({"hub": {"dataset": "me/x"}}, "hub is .* expected"),
         ({"rows": "all"}, "rows is 'all', expected a number"),
     ],
 )

@@ -13,6 +13,7 @@ import yaml
 from gpt_eval.chat import convert as chat
 from gpt_eval.data.bundle import INDEX
 from gpt_eval.data.hub import ELSEWHERE, HUB
+from gpt_eval.data.index import read_index
 from gpt_eval.errors import BundleError, EvaluationError
 from gpt_eval.suites.chatcore import SUITES as CHAT_SUITES
 from gpt_eval.suites.gauntlet import NEWEST, gauntlet, versions
@@ -32,16 +33,21 @@ def fetch(names: Sequence[str], folder: str | Path, load: Load | None = None) ->
     Raises EvaluationError for unknown names and for tasks that no hub has (before anything is fetched), for a hub that
     cannot be reached, and for rows that it did not expect.
     """
-    tasks = [task for name in names for task in _named(name)]
-    homeless = [task.name for task in tasks if _source(task.name) is None]
+    folder = Path(folder)
+    index = folder / INDEX
+    own = {name: entry for name, entry in (read_index(index) if index.is_file() else {}).items() if entry.hub}
+    tasks = [task for name in names for task in ([own[name].task] if name in own else _named(name))]
+    homeless = [task.name for task in tasks if task.name not in own and _source(task.name) is None]
     if len(homeless) == len(tasks):
         raise EvaluationError(f"{', '.join(homeless)}: no hub has it; {ELSEWHERE}")
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for task in tasks:
-        if task.name not in homeless:
+        if task.name in own:
+            hub = own[task.name].hub or {}
+            yield _write(task, rows := _by_columns(hub, load or hub_rows), folder, {"hub": dict(hub)}), len(rows)
+        elif task.name not in homeless:
             rows = converted(task.name, load or hub_rows)
-            yield _write(task, rows, folder), len(rows)
+            yield _write(task, rows, folder, {"source": _source(task.name)}), len(rows)
     if homeless:
         raise EvaluationError(f"fetched the others, but not {', '.join(homeless)}: no hub has them; {ELSEWHERE}")
 
@@ -115,7 +121,17 @@ def _each(
     return found
 
 
-def _write(task: Task, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def _by_columns(hub: Mapping[str, Any], load: Load) -> list[dict[str, Any]]:
+    """Rows whose fields are columns of a data set; several columns become one text."""
+
+    def field(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+        return row[names[0]] if len(names) == 1 else " ".join(str(row[name]) for name in names)
+
+    rows = list(load(hub["dataset"], hub.get("config"), hub["split"]))
+    return _each(rows, lambda row: [{key: field(row, names) for key, names in hub["columns"].items()}], hub["dataset"])
+
+
+def _write(task: Task, rows: Sequence[Mapping[str, Any]], folder: Path, origin: Mapping[str, Any]) -> Path:
     """The file and its entry, each replaced in one step."""
     index = folder / INDEX
     entries = _entries(index)  # first, so that a wrong one leaves all as it was
@@ -123,7 +139,7 @@ def _write(task: Task, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     path = folder / task.file
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, data)
-    entry = _entry(task) | {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
+    entry = _entry(task) | dict(origin) | {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
     kept = [other for other in entries if other.get("name") != task.name and other.get("file") != task.file]
     content = yaml.safe_dump({"tasks": [*kept, entry]}, sort_keys=False, allow_unicode=True, width=1000)
     _replace(index, content.encode())
@@ -131,14 +147,14 @@ def _write(task: Task, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def _entry(task: Task) -> dict[str, Any]:
-    """A task as an index has it: what differs from the defaults, and where its rows are from."""
+    """A task as an index has it: what differs from the defaults."""
     plain = Task(name=task.name, type=task.type, file=task.file)
     names = [name for name in Task.__dataclass_fields__ if name != "options"]
     given = {name: getattr(task, name) for name in names if name in ("name", "type", "file")}
     given |= {name: getattr(task, name) for name in names if getattr(task, name) != getattr(plain, name)}
     if task.options:
         given["options"] = dict(task.options)
-    return given | {"source": _source(task.name)}
+    return given
 
 
 def _source(name: str) -> str | None:

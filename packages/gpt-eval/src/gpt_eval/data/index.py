@@ -6,6 +6,8 @@
 type: mc, lm, schema, gen or code, the name of a module of `gpt_eval.types`, or a dotted path. shots, delim, base: the
 number of examples, the continuation delimiter, the accuracy of guessing. Every other field of `Task` goes by its own
 name, and what only the type knows into `options`. sha256 and rows describe the file and are checked when it is read.
+hub: {dataset, config, split, columns: {context: [Body, Question], continuation: [Answer]}} lets `apps/evaluate fetch`
+make the file: each field is a column, or several as text with a space between.
 notes, tier and core22 are for people, except that settings written as YAML in notes ("has_categories: true") count.
 """
 
@@ -29,7 +31,7 @@ TYPES = {
     "code_evaluation": "code",
 }
 SHORT = {"shots": "num_fewshot", "delim": "continuation_delimiter", "base": "baseline"}
-ABOUT_FILE = ("sha256", "rows")
+ABOUT_FILE = ("sha256", "rows", "hub")
 FOR_PEOPLE = ("notes", "tier", "core22", "source", "licence")
 OPTIONS = {
     "cot_delimiter": "cot_delimiter",
@@ -68,6 +70,8 @@ class Entry:
     task: Task
     sha256: str | None = None
     rows: int | None = None
+    hub: Mapping[str, Any] | None = None
+    """dataset, config, split, columns."""
     people: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """What stands there for people."""
 
@@ -122,7 +126,20 @@ def parse_entry(values: Any, where: str) -> Entry:
     if rows is not None and (not isinstance(rows, int) or rows < 1):
         raise BundleError(f"{where}: rows is {rows!r}, expected a number of at least 1")
     people = {key: values[key] for key in FOR_PEOPLE if key in values}
-    return Entry(Task(**given), digest, rows, MappingProxyType(people))
+    return Entry(Task(**given), digest, rows, _hub(values.get("hub"), where), MappingProxyType(people))
+
+
+def _hub(values: Any, where: str) -> Mapping[str, Any] | None:
+    """A data set of the hub, checked."""
+    if values is None:
+        return None
+    columns = values.get("columns") if isinstance(values, dict) else None
+    whole = isinstance(columns, dict) and all(isinstance(names, list) and names for names in columns.values())
+    if not whole or not {"dataset", "split"} <= values.keys() <= {"dataset", "config", "split", "columns"}:
+        raise BundleError(
+            f"{where}: hub is {values!r}, expected {{dataset, split, columns: {{field: [column, ...]}}}}, maybe config"
+        )
+    return MappingProxyType(values)
 
 
 def _noted(notes: Any) -> dict[str, Any]:
