@@ -19,8 +19,9 @@ from gpt_eval.strict_json import dumps
 from gpt_eval.task import Record
 
 FORMAT = 1
-PROBE_TOLERANCE = 1e-3
-"""Nats; rounding differs between batch sizes and machines, and less than weights do between steps of training."""
+PROBE_TOLERANCE = 0.02
+"""Nats per token; servers that batch in bfloat16 answer with so much noise, and some token of a probe moves further with
+a few steps of training."""
 
 
 def fingerprint(value: Any) -> str:
