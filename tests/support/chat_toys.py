@@ -29,9 +29,12 @@ def save_run(out: Path, name: str, template: str | None = "chatml", steps: tuple
         checkpoint = run / f"checkpoints/step_{step:06d}"
         checkpoint.mkdir(parents=True)
         torch.manual_seed(step)
+        model = gpt(**kwargs)
+        with torch.no_grad():  # a special token is as likely as the average: with a small top_k it never comes
+            model.embed.weight[256:] = 0
         recipe = {"module": "gpt_core.models.gpt", "module_kwargs": kwargs}
         meta = {"step": step, "tokens": 9, "val_loss": 1.0, "model": recipe}
-        save_model(checkpoint, gpt(**kwargs), meta if template is None else {**meta, "template": template})
+        save_model(checkpoint, model, meta if template is None else {**meta, "template": template})
     tokenizer.save(run / "tokenizer")
     return run
 
@@ -57,13 +60,14 @@ class Server:
 
 @contextlib.contextmanager
 def serving(model: Path, *arguments: object) -> Iterator[Server]:
-    """Start the server on a free port; it ends with the block. AssertionError with what it said if it does not come up."""
+    """Start the server on a free port; it ends with the block. AssertionError, with what it said, if it did not start."""
     command = [sys.executable, str(ROOT / "apps/chat"), "serve", str(model), "--port", "0", "--threads", "1"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
     said: list[str] = []
+    reader = None
     try:
-        assert process.stderr is not None
         url = None
         for line in process.stderr:
             said.append(line)
@@ -71,8 +75,12 @@ def serving(model: Path, *arguments: object) -> Iterator[Server]:
                 url = found[1]
                 break
         assert url, "".join(said)
-        threading.Thread(target=lambda: said.extend(process.stderr), daemon=True).start()
+        reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
+        reader.start()
         yield Server(process, url, said)
     finally:
         process.terminate()
         process.wait(20)
+        if reader is not None:
+            reader.join(5)
+        process.stderr.close()
