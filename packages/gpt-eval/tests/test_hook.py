@@ -39,7 +39,10 @@ def train(core_bundle, hash_model, tmp_path):
         sinks = SimpleNamespace(log=lambda step, metrics: logged.append((step, metrics)), info=logged.append)
         settings = SimpleNamespace(
             allow_code_execution=False,
-            core_every=core_every, chatcore_every=chatcore_every, bundle=str(core_bundle), limit=limit
+            core_every=core_every,
+            chatcore_every=chatcore_every,
+            bundle=str(core_bundle),
+            limit=limit,
         )
         hook = Benchmarks(
             settings,

@@ -20,8 +20,8 @@ from gpt_eval.task import Record
 
 FORMAT = 1
 PROBE_TOLERANCE = 0.02
-"""Nats per token; servers that batch in bfloat16 answer with so much noise, and some token of a probe moves further with
-a few steps of training."""
+"""Nats per token: what servers that batch in bfloat16 differ by; some token of the probe moves further with a few steps of
+training."""
 
 
 def fingerprint(value: Any) -> str:
