@@ -121,7 +121,7 @@ def test_greedy_generation_is_the_argmax_of_the_whole_text(name):
         assert text == model.decode(ids[len(prompt) :])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["gpt", "callable", "gemma2"])
 def test_a_sample_does_not_depend_on_its_company(name):
     settings = {"max_new_tokens": 10, "temperature": 0.9, "top_p": 0.95, "top_k": 60, "seed": 5}
     model = MODELS[name]
