@@ -20,8 +20,7 @@ from gpt_eval.task import Record
 
 FORMAT = 1
 PROBE_TOLERANCE = 0.02
-"""Nats per token: what servers that batch in bfloat16 differ by; some token of the probe moves further with a few steps of
-training."""
+"""Nats per token: what servers that batch in bfloat16 differ by. A few steps of training move some token further."""
 
 
 def fingerprint(value: Any) -> str:
