@@ -25,7 +25,7 @@ from gpt_core.training.parallel import check_combination, checkpoint_activations
 from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
 from gpt_core.training.schedules import Schedule, check_schedules, check_stages
 from gpt_core.training.sharded_optimizer import build_optimizer
-from gpt_core.training.stages import Stages
+from gpt_core.training.stages import Stages, check_parts
 from gpt_core.training.state import Loader, TrainState
 
 
@@ -93,6 +93,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
             f"a step takes {plan.sequences} sequences, not {training.global_batch_size}: whole micro-steps of "
             f"{plan.device_batch_size} on {plan.world_size} processes"
         )
+    check_parts(stages, initial.model, loss, splits.train)
     model = initial.model if strategy == "fsdp" else initial.model.to(ranks.device)  # fsdp moves it shard by shard
 
     # what is called each step: the model with its loss, compiled, spread over the processes

@@ -191,3 +191,27 @@ class Stages:
 
 def _of(column: Sequence[Any] | None, stage: int) -> Any:
     return None if column is None else column[0] if len(column) == 1 else column[stage]
+
+
+def check_parts(stages: Stages, model: Any, loss: Any, loader: Any) -> None:
+    """ValueError where a part cannot do what the stages ask of it."""
+    first = stages.at(0)
+    sizes = any((first.device_batch_size, first.max_document, first.max_documents))
+    wanted = [
+        ("windows", first.windows is not None, model, "set_windows", "gpt_core.models.speedrun.speedrun"),
+        ("token_weights", first.token_weights is not None, loss, "set_weights", "gpt_core.models.speedrun_loss"),
+        ("device_batch_size, max_document and max_documents", sizes, loader, "resize", "gpt_data.document_aligned"),
+    ]
+    for key, asked, part, method, example in wanted:
+        if asked and not hasattr(part, method):
+            raise ValueError(
+                f"stages.{key} change from stage to stage, but {type(part).__name__} has no {method}; use one that "
+                f"has it ({example}), or set stages.{key} to null"
+            )
+    start = getattr(getattr(model, "config", None), "window_long", None)
+    if first.windows is not None and start is not None and start != first.windows[1]:
+        raise ValueError(
+            f"the run begins with a long window of {first.windows[1]} tokens (stages.windows[0] in blocks of "
+            f"{stages.config.block}), the model's positions with one of {start} (model.module_kwargs.window_long): "
+            "set both alike, for positions are stretched by their ratio"
+        )
