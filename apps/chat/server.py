@@ -9,6 +9,7 @@ import completions
 import sessions
 from completions import problem
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from guard import Guard
 from hall import Busy
@@ -132,8 +133,8 @@ def _add_errors(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         return said(error.status_code, str(error.detail), headers=dict(error.headers or {}))
 
-    @app.exception_handler(422)
-    async def unprocessable(request: Request, error: Exception) -> Response:
+    @app.exception_handler(RequestValidationError)
+    async def unprocessable(request: Request, error: RequestValidationError) -> Response:
         return said(400, "a parameter of the address is missing or of the wrong type")
 
     @app.exception_handler(Exception)

@@ -22,16 +22,30 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 def serve(options: argparse.Namespace) -> None:
     """Blocks until the server ends. ValueError for options or a model that cannot be."""
-    _check(options)
     if options.threads:
         torch.set_num_threads(options.threads)
+    site = open_site(options)
+    with listen(options.host, options.port) as listening:
+        loaded, port = site.loaded, listening.getsockname()[1]
+        kind = (
+            "base model, continues text" if loaded.template is None else f"chat model, template {loaded.template.name}"
+        )
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"{loaded.name}: {loaded.parameters:,} parameters, {kind}, on {', '.join(site.devices)}", file=sys.stderr)
+        print(f"http://{shown}:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it again
+            http_server(site, options).run(sockets=[listening])
+
+
+def open_site(options: argparse.Namespace) -> Site:
+    """The model that the options name on every device, and what it may be changed for."""
+    _check(options)
     how = How(dtype=options.dtype, tokenizer=options.tokenizer, template=options.template, trusted=tuple(options.trust))
     devices, prefix_bytes = choose_devices(options.devices), options.prefix_mb * 2**20
     workers = start_workers(options.model, options.checkpoint, how, devices, options.rows, prefix_bytes)
-    root = Path(options.root) if options.root else folder_of_runs(options.model, options.checkpoint)
-    site = Site(
+    return Site(
         Hall(workers, options.busy_timeout, options.queue),
-        root,
+        Path(options.root) if options.root else folder_of_runs(options.model, options.checkpoint),
         devices,
         how,
         options.rows,
@@ -39,18 +53,19 @@ def serve(options: argparse.Namespace) -> None:
         may_load=not options.fixed,
         defaults=Defaults(options.temperature, options.top_k, options.max_new_tokens),
     )
-    with socket.create_server((options.host, options.port), family=_family(options.host), backlog=512) as listening:
-        app = build(site, allowed_hosts(options.host, options.allow_host))
-        loaded, port = site.loaded, listening.getsockname()[1]
-        kind = (
-            "base model, continues text" if loaded.template is None else f"chat model, template {loaded.template.name}"
-        )
-        shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"{loaded.name}: {loaded.parameters:,} parameters, {kind}, on {', '.join(devices)}", file=sys.stderr)
-        print(f"http://{shown}:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off")
-        with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it again
-            uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections. OSError where the address is taken, or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=512)
+
+
+def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
+    app = build(site, allowed_hosts(options.host, options.allow_host))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off")
+    )
 
 
 def choose_devices(names: str) -> list[str]:
@@ -79,10 +94,6 @@ def allowed_hosts(host: str, more: list[str]) -> set[str] | None:
     if ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_unspecified and not more:
         return None
     return {*LOCAL, host.lower(), *(name.lower() for name in more)}
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _check(options: argparse.Namespace) -> None:

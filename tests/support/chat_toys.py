@@ -1,13 +1,16 @@
 """Small models that apps/chat can load, as training leaves them, and a server of one."""
 
 import contextlib
+import importlib
+import logging
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -39,10 +42,26 @@ def save_run(out: Path, name: str, template: str | None = "chatml", steps: tuple
     return run
 
 
-class Server:
-    """A running `apps/chat serve`."""
+@contextlib.contextmanager
+def chat_modules() -> Iterator[Callable[[str], ModuleType]]:
+    """import_(name) for a module of apps/chat, in this process. Other apps have modules of the same names."""
+    folder = ROOT / "apps/chat"
+    names = [path.stem for path in folder.glob("*.py")]
+    hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(hidden)
 
-    def __init__(self, process: subprocess.Popen, url: str, said: list[str]):
+
+class Server:
+    """A running `apps/chat serve`; process None: in this one."""
+
+    def __init__(self, process: subprocess.Popen | None, url: str, said: list[str]):
         self.process, self.url, self.said = process, url, said
 
     @property
@@ -60,7 +79,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(model: Path, *arguments: object) -> Iterator[Server]:
-    """Start the server on a free port; it ends with the block. AssertionError, with what it said, if it did not start."""
+    """Start the server on a free port; it ends with the block. AssertionError with what it said otherwise."""
     command = [sys.executable, str(ROOT / "apps/chat"), "serve", str(model), "--port", "0", "--threads", "1"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment)
@@ -84,3 +103,28 @@ def serving(model: Path, *arguments: object) -> Iterator[Server]:
         if reader is not None:
             reader.join(5)
         process.stderr.close()
+
+
+@contextlib.contextmanager
+def serving_here(model: Path, *arguments: object) -> Iterator[Server]:
+    """The same in a thread of this process, which is there at once; `said` holds what was logged."""
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(logging.Formatter().format(record))
+    with chat_modules() as import_:
+        options = import_("arguments").parse(["serve", str(model), *map(str, arguments)], None)
+        serving = import_("serving")
+        site = serving.open_site(options)
+        server = serving.http_server(site, options)
+        with serving.listen("127.0.0.1", 0) as listening:
+            thread = threading.Thread(target=server.run, args=([listening],))
+            thread.start()
+            logging.getLogger().addHandler(handler)
+            try:
+                yield Server(None, f"http://127.0.0.1:{listening.getsockname()[1]}", said)
+            finally:
+                server.should_exit = True
+                thread.join(20)
+                logging.getLogger().removeHandler(handler)
+                for worker in site.hall.workers:
+                    worker.close()
