@@ -44,6 +44,22 @@ def test_harness_draws_one_more_and_drops_the_question():
     assert [shots(row) for row in range(30)] == [[j for j in draw if j != row][:5] for row, draw in enumerate(draws)]
 
 
+def test_harness_draws_anew_where_copies_of_the_question_leave_too_few():
+    """lm-eval 0.4.13: the same generator, over the rows that differ from the question."""
+    rows = [ROWS[0]] * 6 + ROWS[1:8]
+    rng, expected, anew = random.Random(1234), [], 0
+    for row in rows:
+        draw = [j for j in rng.sample(range(13), 5) if rows[j] != row][:4]
+        if len(draw) < 4:
+            anew += 1
+            draw = rng.sample([j for j in range(13) if rows[j] != row], 4)
+        expected.append(draw)
+    shots = sampler(task(4), rows, "harness")
+    assert anew and [shots(row) for row in range(13)] == expected
+    with pytest.raises(EvaluationError, match="4 shots asked for, 3 rows of the file differ from the question"):
+        sampler(task(4), [ROWS[0]] * 6 + ROWS[1:4], "harness")
+
+
 def test_the_first_rows_may_be_asked_for():
     shots = sampler(task(3, options={"sampler": "first_n"}), ROWS, "harness")
     assert shots(10) == [0, 1, 2] and shots(1) == [0, 2, 3]

@@ -94,8 +94,9 @@ def harness_shots(rows: Sequence[Row], num_fewshot: int, seed: int, *, first_n: 
     """lm-evaluation-harness's shots where they come from the evaluated file itself.
 
     One generator serves all rows in their order and draws one row more than needed. Rows equal to the question (not
-    only the question itself) are dropped, and the first ones of the others kept: a question with a copy among its
-    draws has one shot less, where the harness fails. `first_n` takes the first rows of the file instead.
+    only the question itself) are dropped, and the first ones of the others kept. Where copies of the question leave too
+    few, they are drawn anew from the rows that differ (lm-eval 0.4.13; earlier ones fail). `first_n` takes the first
+    rows of the file instead.
     """
     n = len(rows)
     if num_fewshot > n - 1:
@@ -103,7 +104,16 @@ def harness_shots(rows: Sequence[Row], num_fewshot: int, seed: int, *, first_n: 
     rng, table = Random(seed), []
     for row in rows:
         drawn: Sequence[int] = range(n) if first_n else rng.sample(range(n), num_fewshot + 1)
-        table.append(_first(drawn, num_fewshot, rows, row))
+        kept = _first(drawn, num_fewshot, rows, row)
+        if len(kept) < num_fewshot:
+            others = [number for number, other in enumerate(rows) if other != row]
+            if len(others) < num_fewshot:
+                raise EvaluationError(
+                    f"{num_fewshot} shots asked for, {len(others)} rows of the file differ from the question; ask for "
+                    "fewer shots"
+                )
+            kept = rng.sample(others, num_fewshot)
+        table.append(kept)
     return table.__getitem__
 
 
