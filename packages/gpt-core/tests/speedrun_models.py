@@ -8,13 +8,14 @@ VOCABULARY = 100
 
 R70 = {"value_std": 0.01, "value_shift": True, "value_gate_token": True}
 R73 = {**R70, "sublayer_lambdas": True, "parallel_lanes": True}
+R74 = {**R73, "drop_post_attention": True}
 R77 = {**R70, "sublayer_lambdas": True, "cached_attention": True}
 R80 = {**R77, "pair_banks": True}
 R81 = {**R80, "mudd": True}
 R82 = {**R81, "xsa": True}
 R83 = {**R82, "bigram_signs": True, "bigram_dim": 16, "bigram_rows": 15 * 128}
 R85 = {**R82, "bigram_signs": True, "bigram_rows": 15 * 128, "mudd_gates": True, "dynamic_heads": True}
-RECORDS = {68: {}, 70: R70, 73: R73, 77: R77, 80: R80, 81: R81, 82: R82, 83: R83, 85: R85}
+RECORDS = {68: {}, 70: R70, 73: R73, 74: R74, 77: R77, 80: R80, 81: R81, 82: R82, 83: R83, 85: R85}
 """Fields of every record that changes the model."""
 
 NEEDED_BY = {

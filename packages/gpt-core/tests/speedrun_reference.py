@@ -218,6 +218,9 @@ class Reference:
         bigram = lambda i: token["bigram", i] if token else p["bigram_lambdas"][i] if c.bigram_embeddings else 0
         x0lam = lambda i: token["x0", i] if token else p["x0_lambdas"][i] if c.x0_lambdas else 0
         post = p["post_lambdas"] if c.parallel_lanes else p["post_lambdas"][..., None].expand(-1, -1, 2)
+        if c.drop_post_attention:
+            post = post.clone()
+            post[: places.backout, 0] = 1
         resid = p["resid_lambdas"]
         x = x0 + bigram(0) * xb
         start, after, z = x, {}, None

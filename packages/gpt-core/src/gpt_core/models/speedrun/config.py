@@ -92,6 +92,8 @@ class SpeedrunConfig:
     parallel_lanes: bool = False
     """The last third of the layers has two streams: attention reads one, the MLP the other, both add to both. Records
     73 to 76. Needs sublayer_lambdas."""
+    drop_post_attention: bool = False
+    """What attention adds has no factor in layers with one stream. Records 74 to 76. Needs parallel_lanes."""
     cached_attention: bool = False
     """In the last third of the layers attention reads the stream as it was before them. Record 77. Needs
     sublayer_lambdas, instead of parallel_lanes."""
@@ -229,6 +231,7 @@ PREREQUISITES = {
     "value_gate_token": ("value_gates",),
     "skip": ("attention_free_layer",),
     "parallel_lanes": ("sublayer_lambdas",),
+    "drop_post_attention": ("parallel_lanes",),
     "cached_attention": ("sublayer_lambdas",),
     "mudd": ("cached_attention", "value_embeddings", "skip"),
     "bigram_signs": ("bigram_embeddings",),

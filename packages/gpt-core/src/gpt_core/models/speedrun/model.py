@@ -98,7 +98,8 @@ class Speedrun(nn.Module):
         e_BTD = F.embedding(ids_BT, self.embed)
         if config.smear:
             e_BTD = smear(e_BTD, self.smear_gate, scalars.smear, row.starts_BT)
-        given = residual.Given(ids_BT, norm(e_BTD), self._bigram(ids_BT, row.starts_BT), row, scalars)
+        bigram_BTE, values = self._bigram(ids_BT, row.starts_BT), self._values(ids_BT)
+        given = residual.Given(norm(e_BTD), bigram_BTE, values, row, scalars)
         stream = residual.twice_per_layer if config.sublayer_lambdas else residual.once_per_layer
         return norm(stream(self, given))
 
@@ -155,12 +156,6 @@ class Speedrun(nn.Module):
         amax = self.mlp_amax[layer] if self.config.fp8_mlp == "both" else None
         return fp8_relu2_mlp(h_BTD, *weights, amax, self.fp8_backend)
 
-    def value_embedding(self, number: int | None, ids_BT: Tensor) -> Tensor | None:
-        """(B, T, D) of a table of value embeddings."""
-        if number is None:
-            return None
-        return F.embedding(ids_BT + number * self.config.padded_vocab_size, self.value_embed)
-
     def mudd_factors(self, network: int, x_BTD: Tensor, count: int) -> Tensor:
         """(B, T, count) of one of the two networks of `mudd`."""
         weights = self.mudd_w1[network], self.mudd_w2[network], self.mudd_b2[network]
@@ -180,6 +175,13 @@ class Speedrun(nn.Module):
             return None
         bigram_BTE = F.embedding(bigram_ids(ids_BT, len(self.bigram_embed), starts_BT), self.bigram_embed)
         return bigram_BTE * bigram_signs(ids_BT, self.signs, starts_BT) if self.config.bigram_signs else bigram_BTE
+
+    def _values(self, ids_BT: Tensor) -> tuple[Tensor, ...]:
+        """(B, T, D) of every table. One look-up for all: each has a gradient of the size of all tables."""
+        if not self.config.value_embeddings:
+            return ()
+        first_row_N = torch.arange(self.config.value_layers, device=ids_BT.device) * self.config.padded_vocab_size
+        return F.embedding(ids_BT + first_row_N[:, None, None], self.value_embed).unbind(0)
 
     def _row(self, ids_BT: Tensor, cu_seqlens: Tensor | None) -> Row:
         B, T = ids_BT.shape

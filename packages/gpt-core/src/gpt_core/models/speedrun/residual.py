@@ -29,10 +29,11 @@ START = -1
 class Given(NamedTuple):
     """What the layers are given."""
 
-    ids_BT: Tensor
     x0_BTD: Tensor
     """The normed, smeared embedding."""
     bigram_BTE: Tensor | None
+    values: tuple[Tensor, ...]
+    """(B, T, D) of every table of value embeddings."""
     row: Row
     scalars: Scalars
 
@@ -66,7 +67,7 @@ def once_per_layer(model: Speedrun, given: Given) -> Tensor:
             x_BTD = add_bigram(x_BTD, scalars.bigram[i], given.bigram_BTE)
         if plan.attention is not None:
             h_BTD = norm(x_BTD)
-            x_BTD = x_BTD + attend(h_BTD, weights[i], plan, given.row, gates.extras(h_BTD, plan, given.ids_BT))
+            x_BTD = x_BTD + attend(h_BTD, weights[i], plan, given.row, gates.extras(h_BTD, plan, given.values))
         x_BTD = x_BTD + model.mlp_out(norm(x_BTD), i, mlps[i])
         after[i] = x_BTD
     return x_BTD if scalars.backout is None else x_BTD - scalars.backout * after[places.backout]
@@ -82,9 +83,11 @@ def twice_per_layer(model: Speedrun, given: Given) -> Tensor:
     y is x, or in the last third, with cached_attention, the stream before it.
 
     With parallel_lanes the last third has a second stream z, at first x: the MLP reads z, and z gets what attention and
-    MLP add with factors of its own, without x0 and bigram; the mean of both goes on. With mudd the factors of the last
-    layer are worked out for every token, its start takes the place of x0, and values and stream get parts of earlier
-    streams; with mudd_gates those of all layers are. Record 73 multiplies x0 and bigram by pa_i, too; as here from 74.
+    MLP add with factors of its own, without x0 and bigram; the mean of both goes on. drop_post_attention leaves out
+    pa_i in the other layers. (Record 73 also multiplies x0 and bigram by pa_i, here as in 74.)
+
+    With mudd the factors of the last layer are worked out for every token, its start takes the place of x0, and values
+    and stream get parts of earlier streams; with mudd_gates those of x0 and bigram are in all layers.
     """
     config, scalars, places = model.config, given.scalars, model.config.places
     weights, mlps, gates = model.attention_weights(scalars), model.mlp_weights(), HeadGates(model)
@@ -115,9 +118,10 @@ def twice_per_layer(model: Speedrun, given: Given) -> Tensor:
                 x_BTD, extras, factors = mix_sources(model, gates, h_BTD, x_BTD, plan, given, after)
                 x0_BTD = after[START]
             else:
-                extras = gates.extras(h_BTD, plan, given.ids_BT)
+                extras = gates.extras(h_BTD, plan, given.values)
             out_BTD = attend(h_BTD, weights[i], plan, given.row, extras)
-            x_BTD = factors.stream_attention * x_BTD + factors.attention * out_BTD
+            plain = config.drop_post_attention and z_BTD is None
+            x_BTD = factors.stream_attention * x_BTD + (out_BTD if plain else factors.attention * out_BTD)
             if factors.x0 is not None:
                 x_BTD = x_BTD + factors.x0 * x0_BTD
             if factors.bigram is not None and given.bigram_BTE is not None and i:
@@ -184,10 +188,12 @@ class HeadGates:
 
     dynamic: mudd.Gates | None
 
-    def extras(self, h_BTD: Tensor, plan: LayerPlan, ids_BT: Tensor) -> Extras:
+    def extras(self, h_BTD: Tensor, plan: LayerPlan, values: tuple[Tensor, ...]) -> Extras:
         """What a layer's attention takes beside its normed input h."""
-        value_BTD = self.model.value_embedding(plan.value, ids_BT)
-        if value_BTD is not None and self.values is not None and plan.value is not None:
+        if plan.value is None:
+            return self.around(None, h_BTD, plan)
+        value_BTD = values[plan.value]
+        if self.values is not None:
             factor_BTH = 2 * head_gate(self._gate_input(h_BTD, value_BTD), self.values[plan.value])
             value_BTD = per_head(factor_BTH, value_BTD)
         return self.around(value_BTD, h_BTD, plan)
@@ -236,10 +242,9 @@ def mix_sources(
     f = model.mudd_factors(0, x_BTD, mudd.LAST).split(1, -1)
     start, before = after[START], after[model.config.places.backout]
     value_BTD = f[0] * start + f[1] * before + f[2] * x_BTD
-    own_BTD = model.value_embedding(plan.value, given.ids_BT)
-    if own_BTD is not None:
+    if plan.value is not None:
         halves_BTH = torch.cat(f[6:8], -1).repeat_interleave(model.config.n_head // 2, -1)
-        value_BTD = value_BTD + per_head(halves_BTH, own_BTD)
+        value_BTD = value_BTD + per_head(halves_BTH, given.values[plan.value])
     x_BTD = (1 + f[5]) * x_BTD + f[3] * start + f[4] * before
     return x_BTD, gates.around(value_BTD, h_BTD, plan), Lambdas(f[8], f[9], f[12], f[13], f[10], f[11])
 
@@ -252,7 +257,7 @@ def mix_final(model: Speedrun, x_BTD: Tensor, given: Given, after: dict[int, Ten
         after[START],
         after[places.backout],
         after[config.n_layer - 2],
-        model.value_embedding(0, given.ids_BT),
+        given.values[0],
         after[places.skip_from],
     )
     for factor, source in zip(f, sources, strict=True):
