@@ -34,7 +34,8 @@ def _optimizer(about: str, **kwargs: Any) -> Switch:
 def _even_batches(tree: Tree) -> Keys:
     """As many tokens in all: the mean of the stages, by their lengths."""
     stages = tree["stages"]
-    sizes, lengths = stages["device_batch_size"], stages["durations"]
+    lengths = stages["durations"]
+    sizes = stages["device_batch_size"] * (len(lengths) if len(stages["device_batch_size"]) == 1 else 1)
     mean = sum(size * length for size, length in zip(sizes, lengths, strict=True)) / sum(lengths)
     return {"stages.device_batch_size": [round(mean)]}
 

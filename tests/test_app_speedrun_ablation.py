@@ -1,0 +1,224 @@
+"""apps/speedrun ablate and record: which runs, what they are called with, what is made of them, and after a kill."""
+
+import importlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from gpt_core.config import load_config
+from gpt_core.training.recipe import SCHEMA
+from speedruns import APP, TINY, Speedrun
+from workbench import process_environment
+
+MODULES = ("switches", "student", "ablation_plan", "ablation_report", "ablate", "record", "training")
+
+
+@pytest.fixture(scope="module")
+def app():
+    """The app's own modules."""
+    sys.path.insert(0, str(APP))
+    try:
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    finally:
+        sys.path.remove(str(APP))
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+def load(*arguments):
+    return load_config(arguments, schema=SCHEMA, config_dirs=[APP / "configs"])
+
+
+@pytest.fixture(scope="module")
+def desk():
+    return load("desk").tree
+
+
+def test_every_switch_of_the_desk_recipe_can_be_switched_off(app, desk):
+    """What is called without it is a configuration that loads, and builds a model; all but schedules change a key."""
+    found = app.switches.applicable(desk)
+    assert len(found) >= 24 and "mantissa" not in found, "float32 weights have no mantissa"
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=1, steps=60, names=None)
+    recipe = load(*app.ablation_plan.arguments(plan, plan.variants[0], 1, desk, APP)).tree
+    for variant in plan.variants[2:]:
+        config = load(*app.ablation_plan.arguments(plan, variant, 1, desk, APP))
+        tree = config.tree
+        tree["general"]["run_name"] = recipe["general"]["run_name"]
+        assert tree != recipe, variant.name
+        assert not [name for name in variant.off if not app.switches.is_off(name, tree)], variant.name
+        config.component("model").build(vocab_size=128, context_length=16)
+
+
+def test_what_needs_a_switch_goes_with_it(app):
+    together = app.switches.with_dependents("windows", app.switches.SWITCHES)
+    assert together == {"windows", "yarn", "growing_windows"}
+    assert app.switches.with_needs("value_gates") == {"value_gates", "value_embeddings"}
+
+
+def test_batches_that_do_not_grow_have_as_many_tokens(app, desk):
+    assert app.switches.SWITCHES["growing_batch"].off(desk) == {"stages.device_batch_size": [2]}
+    assert app.switches.SWITCHES["growing_windows"].off(desk) == {
+        "stages.windows": [[5, 11]],
+        "model.module_kwargs.window_short": 160,
+        "model.module_kwargs.window_long": 352,
+    }
+
+
+def test_switches_that_are_off_or_unknown_are_refused(app):
+    tree = load("desk", "--model.module_kwargs.smear=false").tree
+    assert "smear" not in app.switches.applicable(tree)
+    with pytest.raises(ValueError, match="smear is off"):
+        app.switches.applicable(tree, ["smear"])
+    with pytest.raises(ValueError, match="no switch 'smeer'"):
+        app.switches.applicable(tree, ["smeer"])
+
+
+def test_add_one_compares_with_what_a_switch_needs(app, desk):
+    names = ["half_rotary", "key_offset", "smear"]
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="add-one", seeds=2, steps=50, names=names)
+    off = {variant.name: variant.off for variant in plan.variants}
+    assert off == {
+        "recipe": ("half_rotary", "key_offset", "smear"),
+        "recipe-shorter": ("half_rotary", "key_offset", "smear"),
+        "with-half_rotary": ("key_offset", "smear"),
+        "with-key_offset": ("smear",),
+        "with-smear": ("half_rotary", "key_offset"),
+    }
+    pairs = {each.switch: (each.with_it, each.without_it) for each in plan.comparisons}
+    assert pairs["key_offset"] == ("with-key_offset", "with-half_rotary")
+    assert pairs["smear"] == ("with-smear", "recipe")
+    assert [(variant.name, seed) for variant, seed in plan.runs()][5] == ("recipe", 2)
+
+
+def test_schedules_shrink_with_the_steps(app, desk):
+    plan = app.ablation_plan.make_plan(
+        "desk", ["--n_embd=32"], desk, mode="add-one", seeds=1, steps=62, names=["smear"]
+    )
+    arguments = app.ablation_plan.arguments(plan, plan.variants[0], 3, desk, APP)
+    assert arguments[:2] == ["desk", "--n_embd=32"]
+    config = load(*arguments)
+    assert config.section("training").max_steps == 62 and config.section("stages").extension_steps == 2
+    assert config.component("momentum_scheduler").kwargs["warmup_iters"] == 12
+    assert config.section("general").seed == 3 and config.component("model").kwargs["smear"] is False
+
+
+@pytest.mark.parametrize(
+    ("df", "probability", "t"),
+    [(1, 0.975, 12.70620), (2, 0.975, 4.30265), (4, 0.95, 2.13185), (7, 0.975, 2.36462), (30, 0.995, 2.75)],
+)
+def test_students_t_is_that_of_the_tables(app, df, probability, t):
+    assert app.student.quantile(probability, df) == pytest.approx(t, abs=1e-4)
+    assert app.student.cdf(-t, df) == pytest.approx(1 - probability, abs=1e-6)
+
+
+def test_intervals_and_p_values_by_hand(app):
+    found = app.student.interval([1.0, 2.0, 3.0])
+    assert found.mean == 2 and found.half == pytest.approx(4.30265 / math.sqrt(3), abs=1e-4) and not found.clear
+    assert app.student.interval([1.0]).half == math.inf
+    # mean 3.278, s 0.001, n 4: t = -4, df 3
+    losses = [3.277, 3.279, 3.2770, 3.2790]
+    t = (3.278 - 3.28) / (math.sqrt(4 / 3) * 0.001 / 2)
+    assert app.student.p_below(losses, 3.28) == pytest.approx(app.student.cdf(t, 3)) and 0 < t + 4 < 1
+    assert math.isnan(app.student.p_below([3.2], 3.28))
+
+
+def made_results(app, plan):
+    """Two seeds, made up: without smear 0.1 worse at once, and 10 % faster; an e-fold of steps is worth 0.5."""
+    results = []
+    for variant, seed in plan.runs():
+        loss = 4.0 + 0.01 * seed + (0.1 if variant.name == "without-smear" else 0.0)
+        loss += 0.5 * math.log(plan.steps / variant.steps)
+        seconds = variant.steps * (1.0 if variant.name == "without-smear" else 1.1)
+        both = {"val_loss": loss, "cpu_seconds": seconds, "train_seconds": 2 * seconds, "bits_per_byte": 1.5}
+        results.append({"name": variant.name, "seed": seed, "steps": variant.steps, **both})
+    return results
+
+
+def test_the_report_has_both_changes(app, desk, tmp_path):
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=2, steps=100, names=["smear"])
+    results = made_results(app, plan)
+    worth, *rest = app.ablation_report.worths(plan, results, "cpu_seconds")
+    assert not rest and worth.equal_steps.mean == pytest.approx(0.1)
+    assert worth.slower.mean == pytest.approx(0.1)
+    assert worth.equal_time.mean == pytest.approx(0.1 - 0.5 * math.log(1.1))
+    text = app.ablation_report.write(plan, tmp_path, results, "cpu_seconds")
+    assert "| smear |" in text and "+0.1000 ± 0.0000" in text and "helps" in text
+    assert "An e-fold of steps is worth 0.500" in text
+    assert (tmp_path / "report.md").exists() and (tmp_path / "ablation.png").stat().st_size > 1000
+
+
+def test_a_report_on_a_part_says_how_much_there_is(app, desk, tmp_path):
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=2, steps=100, names=["smear"])
+    results = [result for result in made_results(app, plan) if result["seed"] == 1]
+    assert "1 of 2 seeds" in app.ablation_report.table(plan, results, "cpu_seconds")
+    assert app.ablation_report.table(plan, [], "cpu_seconds").startswith("no run of the recipe")
+
+
+def test_another_plan_does_not_get_into_a_folder(app, desk, tmp_path):
+    make = lambda **more: app.ablation_plan.make_plan(
+        "desk", [], desk, **({"mode": "leave-one-out", "seeds": 2, "steps": 50, "names": ["smear"]} | more)
+    )
+    app.ablate.keep(make(), tmp_path)
+    app.ablate.keep(make(seeds=5), tmp_path)
+    with pytest.raises(ValueError, match=r"holds another ablation \(steps was 50, is 60\)"):
+        app.ablate.keep(make(steps=60), tmp_path)
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(app, tmp_path, capsys):
+    out = tmp_path / "abl"
+    assert app.ablate.main(["desk", "--leave-one-out", "--seeds", "3", "--dry-run", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "84 runs" in printed.replace("= ", "") and "without-key_offset" in printed and not out.exists()
+
+
+@pytest.mark.slow
+def test_an_ablation_that_is_killed_goes_on_where_it_was(app, tmp_path):
+    """kill -9 in the middle, then the same command: what was done is not done again."""
+    speedrun = Speedrun(tmp_path)
+    command = [sys.executable, str(APP), "ablate", *TINY[:1], "--leave-one-out", "--seeds=1", "--steps=7"]
+    command += ["--switches=smear", f"--out={tmp_path}/abl", *TINY[1:]]
+    options = {"env": process_environment(speedrun.folder), "cwd": tmp_path, "text": True}
+    first = subprocess.Popen(command, start_new_session=True, **options)
+    done = tmp_path / "abl/runs/recipe-seed1/result.json"
+    end = time.monotonic() + 200
+    while not done.exists() and first.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert done.exists()
+    before = done.stat().st_mtime_ns
+    again = subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert done.stat().st_mtime_ns == before and "recipe-seed1" not in again.stdout.split("cost:")[1]
+    assert "| smear |" in again.stdout and (tmp_path / "abl/ablation.png").exists()
+    assert json.loads((tmp_path / "abl/runs/without-smear-seed1/result.json").read_text())["steps"] == 7
+
+
+def test_a_record_is_a_line_of_several_runs(app, tmp_path, capsys):
+    for number, loss in enumerate((3.277, 3.279)):
+        run = tmp_path / f"run{number}"
+        run.mkdir()
+        rows = [
+            {"event": "start", "max_steps": 4, "world_size": 8, "hardware": {"gpu_name": "H100"}},
+            {"step": 4, "train/tokens": 2_000_000},
+            {"step": 4, "val/loss": loss, "val/train_time_s": 60.0 + number},
+        ]
+        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert app.record.main([str(tmp_path / "run0"), str(tmp_path / "run1"), "--name=ours"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("| ours | 8 x H100 | 60.5 s | 4 | 2.0 M | 3.2780 (sd 0.0014) | 2 | 0.15 |")
+
+
+def test_a_record_of_a_run_that_has_not_ended_is_refused(app, tmp_path):
+    with pytest.raises(ValueError, match=r"no metrics\.jsonl"):
+        app.record.main([str(tmp_path)])
+    (tmp_path / "metrics.jsonl").write_text('{"event": "start", "max_steps": 4}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="has not come to its end, step 4"):
+        app.record.main([str(tmp_path)])
