@@ -19,10 +19,10 @@ def sg(x):
 
 
 class Reference:
-    """`model`'s numbers, by name, in float64; `documents` gives the number of each token's document."""
+    """`model`'s parameters, by name, in float64; `documents` gives the number of each token's document."""
 
     def __init__(self, model, ids, documents):
-        self.c, self.p = model.config, {name: p.detach().double() for name, p in model.named_parameters()}
+        self.c, self.p = model.config, {name: p.double() for name, p in model.named_parameters()}
         self.signs = model.signs.double() if self.c.bigram_signs else None
         self.ids, self.documents, self.T = ids.tolist(), documents.tolist(), len(ids)
         self.H, self.K, self.D = self.c.n_head, self.c.n_embd // self.c.n_head, self.c.n_embd
