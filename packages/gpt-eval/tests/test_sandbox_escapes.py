@@ -157,6 +157,31 @@ def test_memory_of_one_process_and_of_all_together():
         assert got.memory and not got.timeout and "128 MiB" in got.error
 
 
+@LINUX
+def test_memory_that_no_process_maps_and_sockets_without_namespace():
+    needs("system call filter")
+    program = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None)
+def f(x):
+    for name, call in {
+        'memfd': lambda: os.memfd_create('held'),
+        'shm': lambda: libc.shmget(0, 64 << 20, 0o1600) < 0 and 1 / 0,
+        'netlink': lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+        'vsock': lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM),
+    }.items():
+        try:
+            call()
+            print('DONE', name)
+        except (OSError, ZeroDivisionError):
+            pass
+    a, b = socket.socketpair()
+    return a.send(b'one') if x == 2 else 3
+"""
+    got = verdict(program)
+    assert got.passed and got.output == "", got
+
+
 def test_endless_output_is_read_and_dropped():
     got = verdict("def f(x):\n    while True:\n        print('x' * 10000)\n", limits=SHORT)
     assert not got.passed and got.timeout and len(got.output) <= SHORT.output_bytes

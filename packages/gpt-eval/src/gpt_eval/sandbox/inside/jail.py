@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import struct
 import sys
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
     1 << 18,
 )
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
+PR_SET_SECCOMP = 22
 SIGKILL = 9
 FIRST_UID, UIDS = 1_000_000_000, 1_000_000_000
 """Users that no system hands out; each execution takes one at random, so RLIMIT_NPROC counts it alone."""
@@ -138,6 +140,52 @@ def reveal(path: str, base: str) -> None:
     if path not in DEVICES:
         kept = os.statvfs(target).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)  # a user namespace may not lift these
         mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
+
+
+CALLS = {
+    "x86_64": (
+        0xC000003E,
+        41,
+        (29, 30, 64, 68, 101, 240, 248, 249, 250, 272, 298, 308, 310, 311, 319, 321, 323, 425, 438, 447),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        198,
+        (194, 196, 190, 186, 117, 180, 217, 218, 219, 97, 241, 268, 270, 271, 279, 280, 282, 425, 438, 447),
+    ),
+}
+"""Per machine: the kernel's name of it, its `socket`, and what is refused: shmget, shmat, semget, msgget, ptrace,
+mq_open, add_key, request_key, keyctl, unshare, perf_event_open, setns, process_vm_readv, process_vm_writev,
+memfd_create, bpf, userfaultfd, io_uring_setup, pidfd_getfd, memfd_secret."""
+
+FAMILIES = (1, 2, 10)
+"""Of sockets: AF_UNIX, AF_INET, AF_INET6. Others (AF_VSOCK: the host of a virtual machine) have no namespace."""
+
+
+def refuse_calls() -> bool:
+    """Refuses, for good and for what this process starts, calls that get around the other bounds.
+
+    Memory that no process has mapped (memfd, System V) is in no limit and in no count; keys and sockets of some kinds
+    are in no namespace. Returns whether this kernel and machine have such a filter.
+    """
+    if sys.platform != "linux" or os.uname().machine not in CALLS or sys.maxsize < 2**32:
+        return False
+    architecture, socket, refused = CALLS[os.uname().machine]
+    load, equal, at_least, answer, allow, refuse = 0x20, 0x15, 0x35, 0x06, 0x7FFF0000, 0x00050001  # EPERM
+    code = [(load, 0, 0, 4), (equal, 1, 0, architecture), (answer, 0, 0, refuse), (load, 0, 0, 0)]
+    code += [(at_least, 0, 1, 0x40000000), (answer, 0, 0, refuse)]  # the x32 names of the same calls
+    for number in refused:
+        code += [(equal, 0, 1, number), (answer, 0, 0, refuse)]
+    code += [(equal, 1, 0, socket), (answer, 0, 0, allow), (load, 0, 0, 16)]
+    for family in FAMILIES:
+        code += [(equal, 0, 1, family), (answer, 0, 0, allow)]
+    code += [(answer, 0, 0, refuse)]
+    packed = b"".join(struct.pack("=HBBI", *each) for each in code)
+    held = ctypes.create_string_buffer(packed)
+    program = struct.pack("@HP", len(code), ctypes.addressof(held))
+    system = libc()
+    checked("no_new_privs", system.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    return system.prctl(PR_SET_SECCOMP, 2, ctypes.create_string_buffer(program), 0, 0) == 0
 
 
 def reachable(path: str) -> bool:

@@ -232,6 +232,8 @@ def inside(order: dict[str, Any], spaces: list[str]) -> dict[str, Any]:
         in_force += ["memory of all processes"] if os.path.isdir("/proc/self") else []
         jail.adopt_orphans()
         os.chdir(order["base"])
+    if jail.refuse_calls():
+        in_force.append("system call filter")
     if os.getuid() == 0:
         if sys.platform != "linux" or not (alone or jail.reachable(order["bare"][0])):
             raise PermissionError(
