@@ -105,6 +105,18 @@ def test_an_entry_of_ones_own_names_its_data_set_and_columns(tmp_path):
     assert bundle.tasks["mine"].label == "mine/2-shot" and bundle.entries["mine"].sha256
 
 
+def test_nothing_is_written_outside_the_bundle(tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "index.yaml").write_text(
+        "tasks:\n  - {name: mine, file: ../away.jsonl, type: lm,"
+        " hub: {dataset: me/sums, split: test, columns: {context: [q], continuation: [a]}}}\n"
+    )
+    with pytest.raises(BundleError, match="expected a path inside the bundle"):
+        list(fetch(["mine"], folder, lambda *_: [{"q": "x", "a": "y"}]))
+    assert not (tmp_path / "away.jsonl").exists()
+
+
 def test_spelling_questions_are_made_not_fetched(tmp_path):
     ((_, rows),) = fetch(["spellingbee_local"], tmp_path, hub)
     assert rows == 256 and len(Bundle(tmp_path).rows(builtin()["spellingbee_local"].task)) == 256

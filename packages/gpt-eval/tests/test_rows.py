@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gpt_eval import BundleError, Task
+from gpt_eval import BundleError, EvaluationError, Task
 from gpt_eval.data.bundle import Bundle
 from gpt_eval.data.index import parse_entry, read_index
 
@@ -107,6 +107,27 @@ def test_a_stale_index_is_refused(tmp_path):
         Bundle(tmp_path).rows(PICK)
     with pytest.raises(BundleError, match=r"sha256"):
         Bundle(tmp_path).sha256(PICK)
+
+
+def test_what_any_entry_says_of_a_file_must_be_right(tmp_path):
+    write(tmp_path, PICK, GOOD)
+    entry = "  - {name: %s, file: %s, type: mc%s}\n"
+    stale = entry % ("pick", "./pick.jsonl", ', sha256: "%s"' % ("0" * 64))
+    (tmp_path / "index.yaml").write_text("tasks:\n" + stale + entry % ("again", "pick.jsonl", ""))
+    with pytest.raises(BundleError, match=r"has changed since it was indexed"):
+        Bundle(tmp_path).rows(PICK)
+
+
+def test_a_number_of_thousands_of_digits_is_named(tmp_path):
+    (tmp_path / "pick.jsonl").write_text('{"query": "a", "choices": ["x", "y"], "gold": ' + "9" * 5000 + "}")
+    with pytest.raises(BundleError, match=r"pick.jsonl:1: Exceeds the limit"):
+        Bundle(tmp_path).rows(PICK)
+
+
+@pytest.mark.parametrize("wrong", [{"baseline": 25}, {"baseline": 1.0}, {"num_fewshot": -1}, {"num_fewshot": 2.0}])
+def test_a_task_with_impossible_numbers_is_refused_when_it_is_made(wrong):
+    with pytest.raises(EvaluationError, match=f"{next(iter(wrong))} is"):
+        Task(name="t", type="multiple_choice", file="t.jsonl", **wrong)
 
 
 def test_an_index_gives_settings_in_its_own_words_and_in_notes(tmp_path):

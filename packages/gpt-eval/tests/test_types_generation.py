@@ -99,6 +99,7 @@ def test_foundry_cuts_at_stops_then_reads_behind_the_last_delimiter():
 def test_harness_asks_for_equality():
     assert verdict(task(), PLAIN, " paris. ", "harness")[0] == 1.0
     assert verdict(task(), PLAIN, "Paris, France", "harness")[0] == 0.0
+    assert verdict(task(), PLAIN, "Paris\n\nQ: Rome?", "harness")[0] == 1.0  # a model may go past the blank line
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,23 @@ def test_numbers_are_read_as_the_harness_reads_them():
     assert _answers.strict_number("#### -1,234.5 #### 7") == "-1,234.5"
     assert _answers.flexible_number("from 3 to $1,000.") == "$1,000."
     assert _answers.same_number("$1,000.", "1000") and not _answers.same_number(None, "None")
+    assert _answers.same_number("18.,", "18") and _answers.same_number("18.$", "18")  # one deletion after the other
 
 
 def test_an_option_that_is_none_is_named():
     assert "stop_words" in generation.check_row(PLAIN[0], task(stop_words=["x"]))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"stops": "Question:"},  # not its letters
+        {"stops": [""]},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": "10"},
+        {"normalize": "false"},
+        {"cot_delimiter": 5},
+    ],
+)
+def test_an_option_with_a_wrong_value_is_named(option):
+    assert next(iter(option)) in str(generation.check_row(PLAIN[0], task(**option)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
+from gpt_eval.errors import EvaluationError
 from gpt_eval.model import Capability, LanguageModel, Prompt, Scored
 
 ProtocolName = Literal["foundry", "core", "harness"]
@@ -38,6 +39,16 @@ class Task:
     fewshot_seed: int = 1234
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """What only its type knows (cot_delimiter, stops, judge rubric, ...)."""
+
+    def __post_init__(self) -> None:
+        """Raises EvaluationError for numbers that no task has, before an evaluation ends with them."""
+        if not 0.0 <= self.baseline < 1.0:
+            raise EvaluationError(
+                f"{self.name}: baseline is {self.baseline}, expected a fraction, at least 0 and below 1; "
+                "divide a percentage by 100"
+            )
+        if not isinstance(self.num_fewshot, int) or self.num_fewshot < 0:
+            raise EvaluationError(f"{self.name}: num_fewshot is {self.num_fewshot!r}, expected a whole number from 0")
 
     @property
     def label(self) -> str:

@@ -31,7 +31,6 @@ class Bundle:
             )
         index = self.folder / INDEX
         self.entries: Mapping[str, Entry] = read_index(index) if index.is_file() else {}
-        self._by_file = {entry.task.file: entry for entry in self.entries.values()}
         self._digests: dict[str, str] = {}
 
     @property
@@ -41,7 +40,7 @@ class Bundle:
 
     def has(self, file: str) -> bool:
         """Whether a file, relative to the folder, is there."""
-        return (self.folder / _inside(file)).is_file()
+        return (self.folder / inside(file)).is_file()
 
     def rows(self, task: Task) -> list[Row]:
         """All rows of a task's file, checked.
@@ -49,16 +48,16 @@ class Bundle:
         Raises BundleError: no such file, one that is not the one that the index describes, or a wrong row (with the
         line).
         """
-        path = self.folder / _inside(task.file)
+        path = self.folder / inside(task.file)
         data = self._read(task.file)
         self._check_digest(task.file, data)
         rows = parse_rows(data, path)
-        entry = self._by_file.get(task.file)
-        if entry is not None and entry.rows is not None and entry.rows != len(rows):
-            raise BundleError(
-                f"{path}: {len(rows)} rows, {INDEX} says {entry.rows}; the index is stale: fetch the task again, or "
-                "correct `rows`"
-            )
+        for entry in self._about(task.file):
+            if entry.rows not in (None, len(rows)):
+                raise BundleError(
+                    f"{path}: {len(rows)} rows, {INDEX} says {entry.rows}; the index is stale: fetch the task again, "
+                    "or correct `rows`"
+                )
         check_rows(rows, task, _type_of(task), path)
         return cast("list[Row]", rows)
 
@@ -69,7 +68,7 @@ class Bundle:
         return self._digests[task.file]
 
     def _read(self, file: str) -> bytes:
-        path = self.folder / _inside(file)
+        path = self.folder / inside(file)
         try:
             return path.read_bytes()
         except OSError as error:
@@ -79,15 +78,19 @@ class Bundle:
 
     def _check_digest(self, file: str, data: bytes) -> None:
         digest = self._digests[file] = hashlib.sha256(data).hexdigest()
-        entry = self._by_file.get(file)
-        if entry is not None and entry.sha256 not in (None, digest):
-            raise BundleError(
-                f"{self.folder / file}: sha256 is {digest}, {INDEX} says {entry.sha256}; the file has changed since it "
-                "was indexed: fetch the task again, or correct the index"
-            )
+        for entry in self._about(file):
+            if entry.sha256 not in (None, digest):
+                raise BundleError(
+                    f"{self.folder / file}: sha256 is {digest}, {INDEX} says {entry.sha256}; the file has changed "
+                    "since it was indexed: fetch the task again, or correct the index"
+                )
+
+    def _about(self, file: str) -> list[Entry]:
+        """The entries of a file: several tasks may share one, and what each says of it must be right."""
+        return [each for each in self.entries.values() if PurePosixPath(each.task.file) == PurePosixPath(file)]
 
 
-def _inside(file: str) -> PurePosixPath:
+def inside(file: str) -> PurePosixPath:
     """A path that stays in the folder."""
     path = PurePosixPath(file)
     if path.is_absolute() or ".." in path.parts:

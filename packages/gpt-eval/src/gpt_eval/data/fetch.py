@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from gpt_eval.chat import convert as chat
-from gpt_eval.data.bundle import INDEX
+from gpt_eval.data.bundle import INDEX, inside
 from gpt_eval.data.hub import ELSEWHERE, HUB
 from gpt_eval.data.index import read_index
 from gpt_eval.errors import BundleError, EvaluationError
@@ -37,6 +37,8 @@ def fetch(names: Sequence[str], folder: str | Path, load: Load | None = None) ->
     index = folder / INDEX
     own = {name: entry for name, entry in (read_index(index) if index.is_file() else {}).items() if entry.hub}
     tasks = [task for name in names for task in ([own[name].task] if name in own else _named(name))]
+    for task in tasks:
+        inside(task.file)
     homeless = [task.name for task in tasks if task.name not in own and _source(task.name) is None]
     if len(homeless) == len(tasks):
         raise EvaluationError(f"{', '.join(homeless)}: no hub has it; {ELSEWHERE}")

@@ -47,7 +47,7 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
         ) from error
     except json.JSONDecodeError as error:
         raise BundleError(f"{where}: not JSON, {error.msg} at column {error.colno}") from error
-    except _BadObject as error:
+    except ValueError as error:  # a _BadObject, a number of thousands of digits
         raise BundleError(f"{where}: {error}") from error
     except RecursionError as error:
         raise BundleError(f"{where}: nested too deeply to be a row") from error

@@ -8,7 +8,8 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans({character: " " for character in string.punctuation + "\u2018\u2019\u00b4`"})
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
-IGNORED = re.compile(r",|\$|.*#### |\.$", re.DOTALL)
+IGNORED = [re.compile(pattern, re.DOTALL) for pattern in (",", r"\$", ".*#### ", r"\.$")]
+"""Deleted one after the other: of "5.," the comma, and then the dot, which is the last."""
 
 
 def normalized(text: str) -> str:
@@ -42,4 +43,10 @@ def flexible_number(text: str) -> str | None:
 
 def same_number(answer: str | None, label: str) -> bool:
     """Whether two numbers are written alike but for commas, dollar signs, a final dot, what leads up to "#### "."""
-    return answer is not None and IGNORED.sub("", answer).lower() == IGNORED.sub("", label).lower()
+    return answer is not None and _bare(answer) == _bare(label)
+
+
+def _bare(number: str) -> str:
+    for pattern in IGNORED:
+        number = pattern.sub("", number)
+    return number.lower()

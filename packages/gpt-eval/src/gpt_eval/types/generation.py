@@ -37,6 +37,8 @@ def check_row(row: Row, task: Task) -> str | None:
     unknown = set(task.options) - OPTIONS
     if unknown:
         return f"{task.name} has options that generation does not know: {', '.join(sorted(unknown))}"
+    if wrong := _wrong_option(task.options):
+        return f"{task.name}: {wrong}"
     fields: dict[str, type] = {"context": str, "answer": str}
     fields |= {name: kind for name, kind in (("aliases", list), ("chain_of_thought", str)) if name in row}
     problem = check_fields(row, fields, task) or check_text(row, "answer")
@@ -78,13 +80,13 @@ def make_items(
 def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], protocol: ProtocolName) -> Record:
     """1 for a right answer; `exact` (or `flexible`) beside it."""
     text = cast("str", outputs[0])
-    answer = _answers.cut_at(text, task.options.get("stops") or ())
+    assert item.prompt is not None and item.generation is not None
+    answer = _answers.cut_at(text, item.generation.stops)
     given: Sequence[str] = item.detail["labels"]
     if protocol == "harness":
         correct, metrics, prediction = _harness(task, answer, given)
     else:
         correct, metrics, prediction = _foundry(task, answer, given)
-    assert item.prompt is not None and item.generation is not None
     return Record(
         index=item.index,
         correct=float(correct),
@@ -117,6 +119,21 @@ def longest_answer(task: Task, rows: Sequence[Row], reasoned: bool, model: Langu
         before = row.get("chain_of_thought", "") + delimiter if reasoned else ""
         longest = max(longest, *(len(model.encode(before + label, specials=True)) for label in labels(row)))
     return max(longest + (COT_BUFFER if delimiter else 0), 1)
+
+
+def _wrong_option(options: Mapping[str, Any]) -> str | None:
+    """What is wrong with the value of an option, in words; stops that are one text would be its letters."""
+    stops, count = options.get("stops") or (), options.get("max_new_tokens")
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) and stop for stop in stops):
+        return f"stops are {stops!r}, expected a list of strings, none empty"
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        return f"max_new_tokens is {count!r}, expected a whole number of at least 1"
+    if not isinstance(options.get("cot_delimiter", ""), str):
+        return f"cot_delimiter is {options['cot_delimiter']!r}, expected a string"
+    for name in ("normalize", "compat"):
+        if not isinstance(options.get(name, False), bool):
+            return f"{name} is {options[name]!r}, expected true or false"
+    return None
 
 
 def _settings(
