@@ -82,6 +82,19 @@ def test_a_table_of_baselines_that_is_none_is_named(tmp_path):
     (tmp_path / "eval_meta_data.csv").write_text("Eval Task,Random baseline\ncopa,100\n")
     with pytest.raises(BundleError, match=r"a baseline of 100.0 percent"):
         core(Bundle(tmp_path))
+    (tmp_path / "eval_meta_data.csv").write_bytes(b"Eval Task,Random baseline\ncop\xe9,40\n")
+    with pytest.raises(BundleError, match=r"eval_meta_data.csv: byte 29 is not UTF-8"):
+        core(Bundle(tmp_path))
+    (tmp_path / "eval_meta_data.csv").write_text("")
+    with pytest.raises(BundleError, match=r"eval_meta_data.csv: no rows"):
+        core(Bundle(tmp_path))
+
+
+def test_baselines_that_the_table_has_not_are_said_to_be_ours(tmp_path):
+    (tmp_path / "eval_meta_data.csv").write_text("Eval Task,Random baseline\ncopa,40\n")
+    tasks, rule = core(Bundle(tmp_path))
+    assert {task.name: task.baseline for task in tasks}["copa"] == 0.4
+    assert "core.yaml of gpt-eval for hellaswag_zeroshot, " in rule.source and "copa" not in rule.source
 
 
 def test_every_built_in_task_has_a_type_that_exists():

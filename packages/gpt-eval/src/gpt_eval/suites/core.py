@@ -21,6 +21,8 @@ def core(bundle: Bundle) -> tuple[list[Task], Rule]:
     content = table("core.yaml")
     baselines, source = bundle_baselines(bundle)
     tasks = []
+    if baselines and (absent := [entry["name"] for entry in content["benchmarks"] if entry["name"] not in baselines]):
+        source += f"; core.yaml of gpt-eval for {', '.join(absent)}"
     for entry in content["benchmarks"]:
         percent = baselines.get(entry["name"], entry["percent"])
         base = builtin()[entry.get("task", entry["name"])].task
@@ -45,8 +47,12 @@ def bundle_baselines(bundle: Bundle) -> tuple[dict[str, float], str]:
     if not path.is_file():
         return {}, "core.yaml of gpt-eval (DCLM eval_meta_data_v1.csv)"
     data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from error
     found = {}
-    for number, row in enumerate(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))), 2):
+    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
         try:
             percent = float(row["Random baseline"])
             found[row["Eval Task"]] = percent
@@ -54,4 +60,6 @@ def bundle_baselines(bundle: Bundle) -> tuple[dict[str, float], str]:
             raise BundleError(f'{path}:{number}: expected "Eval Task" and a number in "Random baseline"') from error
         if not math.isfinite(percent) or not 0 <= percent < 100:
             raise BundleError(f"{path}:{number}: a baseline of {percent} percent, expected at least 0 and below 100")
+    if not found:
+        raise BundleError(f"{path}: no rows; expected a line per task, or remove the table")
     return found, f"{METADATA} sha256 {hashlib.sha256(data).hexdigest()}"
