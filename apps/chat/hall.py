@@ -20,6 +20,7 @@ class _Waiting:
     rows: int
     place: asyncio.Future[Worker]
     told: Callable[[int], None]
+    position: int = 0
 
 
 class Hall:
@@ -51,7 +52,7 @@ class Hall:
             raise Busy(f"the server is busy: {len(self._queue)} requests wait already; try again later")
         waiting = _Waiting(rows, asyncio.get_running_loop().create_future(), told)
         self._queue.append(waiting)
-        told(len(self._queue))
+        self._tell()
         try:
             await asyncio.wait([waiting.place], timeout=self.timeout)
         except asyncio.CancelledError:
@@ -97,4 +98,6 @@ class Hall:
 
     def _tell(self) -> None:
         for position, waiting in enumerate(self._queue, 1):
-            waiting.told(position)
+            if waiting.position != position:
+                waiting.position = position
+                waiting.told(position)

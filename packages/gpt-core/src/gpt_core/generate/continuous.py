@@ -93,7 +93,8 @@ class ContinuousBatch:
         model: a model with gpt_core's forward, `.config` and a key/value cache; put into eval mode.
         rows: most samples at a time; more wait in order.
         vocab_size: tokens from this id on are never drawn (a vocabulary padded for speed).
-        chunk: prompt tokens encoded per step at most, which bounds how long running rows wait for a newcomer.
+        chunk: prompt tokens encoded per step, which bounds how long running rows wait for newcomers. Where more wait
+            than run it is as many times larger: then it is the newcomers who should not wait for the rows.
         prefix_bytes: keys and values kept of ended rows for prompts that begin alike.
     """
 
@@ -169,8 +170,8 @@ class ContinuousBatch:
         return events
 
     def _encode_some(self) -> Iterator[Event]:
-        """Up to `chunk` prompt tokens, over as many prompts as they reach; the last one brings the first new ones."""
-        budget = self._chunk
+        """Some prompt tokens, over as many prompts as they reach; the last one of each brings its first new ones."""
+        budget = self._chunk * max(1, len(self._waiting) // max(1, len(self._rows)))
         while budget and self._begin_next():
             assert self._filling is not None
             (ticket, request), place = self._filling, len(self._rows)
