@@ -3,7 +3,8 @@
 config.py       sizes and switches          plan.py         which layer does what
 banks.py        parameters, first values    rotary.py       windows, frequencies, YaRN
 embeddings.py   smear and bigrams           model.py        what goes in and out
-attention.py    plain and paired heads      residual.py     the stream through the layers
+attention.py    plain and paired heads      residual.py     the stream through the layers, record 68
+gates.py        of heads, values, skip      sublayers.py    the same, records 73 and later
 composition.py  mixed attention patterns    mudd.py         factors made for every token
 loss.py         several next tokens         prefixes.py     prefix tokens
 fp8.py          float8, where there is any

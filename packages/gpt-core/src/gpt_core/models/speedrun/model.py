@@ -9,7 +9,7 @@ Dimensions: B rows, T tokens, D width, V padded vocabulary, F hidden width of th
         x += attention_i(n(x));   x += relu(n(x) Wfcᵀ)² Wproj
     x = n(x − backout · (x after layer 7));   logits = 23 σ((x lm_head + 5) / 7.5)
 
-That is record 68; `residual` has these equations, and those of later records. Source: KellerJordan/modded-nanogpt; each
+That is record 68 (`residual`); `sublayers` has later records. Source: KellerJordan/modded-nanogpt; each
 trick is a switch of `SpeedrunConfig`.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import gpt_kernels
 from gpt_kernels import relu2_mlp
 
-from . import banks, mudd, residual
+from . import banks, mudd, residual, sublayers
 from .attention import AttentionWeights, Row, norm
 from .banks import Scalars
 from .config import SpeedrunConfig
@@ -100,7 +100,7 @@ class Speedrun(nn.Module):
             e_BTD = smear(e_BTD, self.smear_gate, scalars.smear, row.starts_BT)
         bigram_BTE, values = self._bigram(ids_BT, row.starts_BT), self._values(ids_BT)
         given = residual.Given(norm(e_BTD), bigram_BTE, values, row, scalars)
-        stream = residual.twice_per_layer if config.sublayer_lambdas else residual.once_per_layer
+        stream = sublayers.twice_per_layer if config.sublayer_lambdas else residual.once_per_layer
         return norm(stream(self, given))
 
     def logits(self, x_BTD: Tensor) -> Tensor:

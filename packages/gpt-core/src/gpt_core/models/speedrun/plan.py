@@ -43,13 +43,16 @@ class Places:
     free: int
     """The layer without attention, where the skip connection ends."""
     backout: int
+    kept: frozenset[int]
+    """Layers after which something later looks at the stream."""
 
     @classmethod
     def of_depth(cls, n_layer: int) -> Self:
         """Layer i of eleven becomes i · (n_layer − 1) / 10, rounded half up; tricks that meet in one layer merge."""
         place = lambda i: (2 * i * (n_layer - 1) + DEPTH - 1) // (2 * (DEPTH - 1))
         several = (frozenset(map(place, layers)) for layers in (PAIRED, LONG, VALUES, SHIFTED_VALUES, GATED_XSA))
-        return cls(*several, skip_from=place(SKIP_FROM), free=place(FREE), backout=place(BACKOUT))
+        kept = frozenset((place(SKIP_FROM), place(BACKOUT), n_layer - 2))
+        return cls(*several, skip_from=place(SKIP_FROM), free=place(FREE), backout=place(BACKOUT), kept=kept)
 
 
 @dataclass(frozen=True)
