@@ -1,5 +1,6 @@
 """Stages: what holds when, who is told, and a warm-up that leaves no trace."""
 
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,11 @@ import pytest
 import torch
 from toys import ToyLoader, make_state, run_loop
 
-from gpt_core.training.hooks import FollowStages
+from gpt_core.checkpoint import list_checkpoints
+from gpt_core.distributed import Distributed
+from gpt_core.monitor import Sinks
+from gpt_core.training.config import CheckpointConfig
+from gpt_core.training.hooks import FollowStages, Save
 from gpt_core.training.stages import Stages, StagesConfig
 from gpt_core.training.state import Hook
 
@@ -242,3 +247,38 @@ def test_a_loss_says_by_what_its_gradient_is_divided():
     assert losses["mean"] == losses["sum"], "what is reported stays a mean per token"
     for mean, total in zip(found["mean"], found["sum"], strict=True):
         torch.testing.assert_close(total, mean * count / 4, rtol=1e-5, atol=1e-6)
+
+
+class EveryOther(torch.optim.SGD):
+    """An optimizer whose second group has its turn at every second step."""
+
+    def __init__(self, model):
+        first, *rest = model.parameters()
+        super().__init__([{"params": [first]}, {"params": rest, "every": 2}], lr=1e-2)
+
+
+class StopAfter(Hook):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, state):
+        if state.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("asked", "stopped"), [(1, 2), (2, 4), (3, 4)])
+def test_a_signal_ends_training_where_no_gradients_are_kept(asked, stopped):
+    """A request is seen in the step after it."""
+    state = make_state(optimizer=EveryOther)
+    run_loop(state, 10, hooks=[StopAfter(asked)])
+    assert (state.status, state.step) == ("interrupted", stopped)
+
+
+def test_only_steps_after_which_no_gradients_are_kept_are_saved(tmp_path):
+    saved = lambda: sorted(path.name for path in list_checkpoints(tmp_path))
+    save = lambda **fields: Save(CheckpointConfig(keep_last=0, **fields), tmp_path, Sinks([]), Distributed(), {})
+    state = make_state(optimizer=EveryOther)
+    with pytest.raises(ValueError, match=r"save_every is 3, .* use a multiple of 2"):
+        run_loop(state, 5, hooks=[save(save_every=3)])
+    run_loop(state, 5, hooks=[save(save_every=2)])
+    assert saved() == ["step_000002", "step_000004", "step_000005"], "the last one ends the run"

@@ -14,6 +14,7 @@ from gpt_core.training.accumulation import BatchPlan
 from gpt_core.training.losses import Loss
 from gpt_core.training.parallel import gradient_sync
 from gpt_core.training.schedules import GroupSchedules, Schedule
+from gpt_core.training.sharded_optimizer import steps_between_updates
 from gpt_core.training.state import Hook, StepResult, TrainState
 from gpt_core.training.stop import StopRequest
 
@@ -44,11 +45,13 @@ def train(
     of targets in each; a loss that has `divisor(targets)` says by what its sum is divided instead. `schedule` and
     `weight_decay_schedule` multiply what each group of the optimizer was configured with, `momentum_schedule` is the
     value itself.
-    Hooks see every step; time spent in them is not step time. Raises `TrainingDiverged`.
+    Hooks see every step; time spent in them is not step time. A signal ends training where no group of the optimizer
+    keeps gradients for a later step. Raises `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
     divisor = getattr(loss, "divisor", None)
+    whole_updates = steps_between_updates(state.optimizer)
     nonfinite_in_a_row = 0
     forward.train()
     with StopRequest() as stop:
@@ -103,7 +106,7 @@ def train(
                 raise TrainingDiverged(diagnosis(state, nonfinite_in_a_row))
             for hook in hooks:
                 hook.on_step(state)
-            if stopping:
+            if stopping and state.step % whole_updates == 0:
                 state.status = "interrupted"
 
         if state.status == "running":

@@ -6,6 +6,7 @@ gradients itself, each rank getting the part it needs (Rajbhandari et al. 2020, 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch.distributed as dist
@@ -36,6 +37,14 @@ class CountsState(Protocol):
     def expected_state_bytes(self) -> int:
         """Bytes of optimizer state that this rank will hold, worked out from shapes."""
         ...
+
+
+def steps_between_updates(optimizer: Optimizer) -> int:
+    """n where every n-th step updates all parameters: groups with `every` keep gradients until their turn.
+
+    These are in no state_dict: a state to go on from is that after a multiple of n steps.
+    """
+    return math.lcm(*(group.get("every", 1) for group in optimizer.param_groups))
 
 
 def check_optimizer(factory: Factory, strategy: str) -> None:

@@ -13,6 +13,7 @@ from gpt_core.checkpoint.training_state import prune, save_checkpoint
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import Sinks
 from gpt_core.training.config import CheckpointConfig
+from gpt_core.training.sharded_optimizer import steps_between_updates
 from gpt_core.training.state import Hook, TrainState
 
 
@@ -20,7 +21,8 @@ class Save(Hook):
     """Writes `checkpoints/step_*` of `run_dir` and keeps the links `latest` and `best` and `checkpoint_log.yaml`.
 
     A save that fails in the middle of a run (a full disk) is reported and training goes on, since the next one may
-    succeed; one that fails at the end raises `CheckpointError`. `description` goes into every meta.json.
+    succeed; one that fails at the end raises `CheckpointError`. `description` goes into every meta.json. Where the
+    optimizer keeps gradients from step to step, only steps after which it has none are saved, and the last one.
     """
 
     def __init__(
@@ -38,10 +40,18 @@ class Save(Hook):
         self._next_save = time.monotonic() + 3600 * max(config.checkpoint_after, config.checkpoint_every_hr)
 
     def on_start(self, state: TrainState) -> None:
+        self._whole_updates = steps_between_updates(state.optimizer)
+        if self.config.save_every % self._whole_updates:
+            raise ValueError(
+                f"checkpoint.save_every is {self.config.save_every}, but the optimizer keeps gradients for every "
+                f"{self._whole_updates}. step, which no checkpoint holds: use a multiple of {self._whole_updates}"
+            )
         self._best = float("inf") if state.best_val_loss is None else state.best_val_loss
         self._saved_step = state.step if state.step else -1  # a resumed run has this step on disk
 
     def on_step(self, state: TrainState) -> None:
+        if state.step % self._whole_updates:
+            return
         if self._improved(state):
             self._save(state, best=True)
         elif self._due(state):
