@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 
@@ -137,6 +138,22 @@ def test_loose_variants_are_the_eight_without_blanks():
     assert loose_variants("**") == ["**"]
 
 
+def test_what_cannot_be_checked_is_left_out_whatever_the_response():
+    given = {"num_sentences": 1, "relation": "at least"}
+    for response in ("One.", "", " \n"):
+        assert check_instruction("length_constraints:number_sentences", response, given, None) == (None, None)
+
+
+def test_a_missing_langdetect_shows_before_anything_is_generated(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langdetect", None)
+    row = {"prompt": "p", "instruction_id_list": ["change_case:english_capital"], "kwargs": [{}]}
+    task = Task("ifeval", "ifeval", "ifeval.jsonl")
+    with pytest.raises(ModuleNotFoundError, match=r"gpt-eval\[ifeval\]"):
+        ifeval.make_items(task, [row], [0], None, "foundry")
+    row["instruction_id_list"] = ["punctuation:no_comma"]
+    assert len(ifeval.make_items(task, [row], [0], None, "foundry")) == 1
+
+
 def test_loose_forgives_an_introduction_and_stars_strict_does_not():
     names, given = ["startend:quotation", "punctuation:no_comma"], [{}, {}]
     verdict = verify('Sure, here it is:\n"text"', names, given)
@@ -158,6 +175,11 @@ def test_loose_forgives_an_introduction_and_stars_strict_does_not():
 def test_arguments_that_upstream_would_draw_at_random_are_errors(name, given, words):
     with pytest.raises(ValueError, match=words):
         arguments(name, given)
+
+
+def test_a_marker_that_is_no_regular_expression_is_an_error_of_the_data():
+    with pytest.raises(ValueError, match="postscript_marker is used as a regular expression"):
+        arguments("detectable_content:postscript", {"postscript_marker": "(P.S."})
 
 
 def test_other_relations_are_errors():

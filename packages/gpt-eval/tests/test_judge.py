@@ -125,6 +125,12 @@ def test_a_judge_for_tests_gives_no_score():
     assert found["accuracy"] is None and found["score"] is None and "judge for tests" in found["withdrawn"]
 
 
+def test_a_judge_for_tests_stays_one_behind_a_file_of_replies(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    assert ReplayJudge(path, FakeJudge(lambda messages: "[[5]]")).for_tests
+    assert not ReplayJudge(path, CallableJudge(lambda messages: "[[5]]", "j")).for_tests
+
+
 def test_without_a_judge_nothing_is_made():
     task = Task("mt_bench", "judged", "f", options={"benchmark": "mt_bench"})
     with pytest.raises(JudgeRequired, match="mt_bench needs --judge-url and --judge-model; nothing was run"):

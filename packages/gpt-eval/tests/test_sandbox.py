@@ -173,6 +173,12 @@ def test_javascript():
     assert "before its test" in run_native("javascript", program.replace("BODY", "process.exit(0)")).error
 
 
+def test_a_compiler_that_takes_too_long_is_named():
+    report = {"timeout": True, "memory": False, "status": None, "output": "", "step": "compile"}
+    assert execute._why(report, QUICK) == "still compiling after 60 s"
+    assert execute._why(report | {"step": "run"}, QUICK) == "still running after 5 s"
+
+
 def test_limits_are_positive():
     with pytest.raises(ValueError, match=r"Limits.seconds must be positive, got 0"):
         Limits(seconds=0)

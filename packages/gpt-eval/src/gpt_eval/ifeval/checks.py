@@ -27,7 +27,7 @@ class Check:
 
 
 CHECKS: dict[str, Check] = {}
-PATTERNS = ("keywords", "keyword", "forbidden_words", "section_spliter")
+PATTERNS = ("keywords", "keyword", "forbidden_words", "section_spliter", "postscript_marker")
 
 
 def check(name: str, splits: bool = False, **required: type) -> Callable[[Callable[..., bool]], Callable[..., bool]]:

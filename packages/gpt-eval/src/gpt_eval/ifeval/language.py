@@ -1,5 +1,7 @@
 """Which language a text is in, always the same answer for the same text."""
 
+from types import ModuleType
+
 
 class Unscorable(Exception):
     """An instruction that cannot be checked here: what it needs is missing. Never counted as passed or failed."""
@@ -10,14 +12,20 @@ def detect_language(text: str) -> str | None:
 
     langdetect draws at random; its seed is set to 0, so a text has one language.
     """
+    langdetect = installed()
+    langdetect.DetectorFactory.seed = 0
+    try:
+        return langdetect.detect(text)
+    except langdetect.LangDetectException:
+        return None
+
+
+def installed() -> ModuleType:
+    """langdetect. Raises ModuleNotFoundError that says how to get it."""
     try:
         import langdetect
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'IFEval detects languages with langdetect: pip install "gpt-eval[ifeval]"', name=error.name
         ) from error
-    langdetect.DetectorFactory.seed = 0
-    try:
-        return langdetect.detect(text)
-    except langdetect.LangDetectException:
-        return None
+    return langdetect

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt_eval.ifeval import checks
-from gpt_eval.ifeval.language import Unscorable
 from gpt_eval.ifeval.sentences import Sentences
 
 
@@ -34,14 +33,16 @@ def loose_variants(response: str) -> list[str]:
 def check_instruction(
     name: str, response: str, given: Mapping[str, Any], splitter: Sentences | None
 ) -> tuple[bool | None, bool | None]:
-    """(strict, loose) for one instruction; a blank response follows none."""
-    try:
-        strict = bool(response.strip()) and checks.holds(name, response, given, splitter)
-        if strict:
-            return True, True
-        return strict, any(checks.holds(name, variant, given, splitter) for variant in loose_variants(response))
-    except Unscorable:
+    """(strict, loose) for one instruction; a blank response follows none.
+
+    What cannot be checked here is None for every response, so that models are scored on the same prompts.
+    """
+    if checks.CHECKS[name].splits and splitter is None:
         return None, None
+    strict = bool(response.strip()) and checks.holds(name, response, given, splitter)
+    if strict:
+        return True, True
+    return strict, any(checks.holds(name, variant, given, splitter) for variant in loose_variants(response))
 
 
 def verify(

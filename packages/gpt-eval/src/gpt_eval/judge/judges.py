@@ -72,6 +72,7 @@ class ReplayJudge:
             raise ValueError("a file of replies needs the judge's id, or the judge")
         self.path, self._judge = Path(path), judge
         self.id = id if id is not None else getattr(judge, "id", "")
+        self.for_tests = getattr(judge, "for_tests", False)
         self._lock = threading.Lock()
         self._replies = self._read() if self.path.is_file() else {}
 

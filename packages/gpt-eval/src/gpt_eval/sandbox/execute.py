@@ -158,6 +158,8 @@ def _said(text: str) -> dict[str, str]:
 
 def _why(report: dict[str, Any], limits: Limits) -> str:
     if report["timeout"]:
+        if report.get("step") == "compile":
+            return f"still compiling after {COMPILE['seconds']:g} s"
         return f"still running after {limits.seconds:g} s"
     if report["memory"]:
         return f"its processes held more than {limits.memory_bytes // MIB} MiB together"

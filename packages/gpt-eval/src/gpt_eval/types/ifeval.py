@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt_eval.chat.prompts import chat_item, prompt_sha256
+from gpt_eval.ifeval import language
 from gpt_eval.ifeval.checks import CHECKS, arguments
 from gpt_eval.ifeval.sentences import splitter
 from gpt_eval.ifeval.verify import verify
 from gpt_eval.model import Capability, LanguageModel, Scored
 from gpt_eval.task import Generation, Item, ProtocolName, Record, Row, Task
 
+DETECTS = ("language:response_language", "change_case:english_capital", "change_case:english_lowercase")
+"""Instructions that detect a language."""
 NEEDS: frozenset[Capability] = frozenset({"chat"})
 METRICS = ("prompt_level_strict", "inst_level_strict", "prompt_level_loose", "inst_level_loose")
 
@@ -41,6 +44,8 @@ def make_items(
 ) -> list[Item]:
     """The prompt as one user turn; greedy, no stop strings."""
     _splitter(task)  # what is wrong with the option shows before anything is generated
+    if any(name in DETECTS for i in indices for name in rows[i]["instruction_id_list"]):
+        language.installed()
     settings = Generation(max_new_tokens=int(task.options.get("max_new_tokens", 1280)))
     return [
         chat_item(i, rows[i]["prompt"], settings, gold=rows[i]["instruction_id_list"], row=rows[i]) for i in indices
