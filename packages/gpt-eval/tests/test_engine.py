@@ -13,7 +13,15 @@ from gpt_eval.models.engine import score
 from gpt_eval.models.hf_network import HFNetwork
 from gpt_eval.models.prefix_tree import plan
 
-KINDS = {"gpt2": True, "llama": True, "mistral": True, "gemma2": True, "bloom": False, "granite": False}
+KINDS = {
+    "gpt2": True,
+    "llama": True,
+    "mistral": True,
+    "gemma2": True,
+    "bloom": False,
+    "granite": False,
+    "gpt_neo": False,
+}
 """Whether the tree path is used; the others fall back, and have to score the same."""
 
 

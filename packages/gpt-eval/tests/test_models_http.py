@@ -248,6 +248,17 @@ def test_offsets_are_believed_where_tokens_are_parts_of_characters():
         echoed_scores(answer | {"text_offset": None}, "cost € now", 5)
 
 
+@pytest.mark.parametrize("marks", [2, 3, 6])
+def test_offsets_that_count_marks_as_characters_are_refused(marks):
+    """vLLM's do: they reach the end of the text before its tokens are over, and a score of some is none of all."""
+    tokens = ["a", " ", *["\ufffd"] * marks, "z"]
+    tops, values = [None] + [{"x": -9.0}] * (len(tokens) - 1), [None] + [-1.0] * (len(tokens) - 1)
+    answer = {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops}
+    text = "a " + "😀" * (marks // 3) if marks >= 3 else "a é"
+    with pytest.raises(EvaluationError, match="does not spell"):
+        echoed_scores(answer | {"text_offset": list(range(len(tokens)))}, text, 2)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"tokens": None}, {"token_logprobs": [None, None]}, {"top_logprobs": None}, {"top_logprobs": [None, None]}],

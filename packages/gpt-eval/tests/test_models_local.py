@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 import torch
+import transformers
 from torch import nn
 
 from gpt_eval.errors import EvaluationError, UnsupportedByBackend
@@ -279,3 +280,23 @@ def test_a_folder_is_loaded(tmp_path):
     assert len(loaded.generate([messages], max_new_tokens=3)[0]) == 1
     with pytest.raises(EvaluationError, match="holds no"):
         HuggingFaceModel(tmp_path / "nothing", device="cpu")
+
+
+def test_a_model_that_sees_what_comes_after_is_refused():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = transformers.BertConfig(vocab_size=tiny.VOCAB, max_position_embeddings=tiny.CONTEXT, **sizes)
+    with pytest.raises(EvaluationError, match="is_decoder"):
+        HuggingFaceModel(transformers.AutoModelForCausalLM.from_config(config), tiny.FixedWidth())
+
+
+def test_frequencies_that_change_with_the_longest_text_of_a_batch_bound_the_context():
+    """LongRoPE turns a short text's vectors otherwise once a text beyond the original length is in its batch."""
+    config = tiny.config_of("llama")
+    config.rope_parameters = {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 32, "factor": 4.0,
+    }  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert HuggingFaceModel(model, tiny.FixedWidth()).max_length == 32
+    with pytest.raises(EvaluationError, match="company"):
+        HuggingFaceModel(model, tiny.FixedWidth(), max_length=33)

@@ -38,6 +38,10 @@ def config_of(kind):
         return transformers.Gemma2Config(**_LLAMA_LIKE, sliding_window=7, layer_types=layers)
     if kind == "granite":  # scales its logits
         return transformers.GraniteConfig(**_LLAMA_LIKE, logits_scaling=3.0)
+    if kind == "gpt_neo":  # local layers count the slots of the cache
+        layers = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 20}
+        sizes = {"hidden_size": 32, "num_heads": 4, "vocab_size": VOCAB, "max_position_embeddings": CONTEXT}
+        return transformers.GPTNeoConfig(**layers, **sizes, intermediate_size=48)
     raise KeyError(kind)
 
 

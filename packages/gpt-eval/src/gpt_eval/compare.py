@@ -148,16 +148,11 @@ def bootstrap(groups: Sequence[np.ndarray], rng: np.random.Generator, resamples:
 
 def mcnemar(wins: int, losses: int) -> float:
     """Two-sided p-value that wins and losses are equally likely: 2 P(X <= min), X ~ Binomial(wins + losses, ½)."""
-    n, least = wins + losses, min(wins, losses)
-    if n >= 1000:
-        return min(1.0, _normal_tail(least, n))
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
-
-
-def _normal_tail(least: int, n: int) -> float:
-    """The binomial's for many pairs, where exact fractions are slow: the normal with a continuity correction."""
-    z = (n / 2 - least - 0.5) / math.sqrt(n / 4)
-    return math.erfc(max(z, 0.0) / math.sqrt(2))
+    n, term, total = wins + losses, 1, 0
+    for k in range(min(wins, losses) + 1):
+        total += term  # n over k
+        term = term * (n - k) // (k + 1)
+    return min(1.0, 2 * total / 2**n)
 
 
 def _difference(label: str, groups: Mapping[str, np.ndarray], resampled: np.ndarray) -> Difference:

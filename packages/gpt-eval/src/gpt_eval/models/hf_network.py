@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .gpt_network import rows_of
-from .network import Sight, branches_exactly
+from .network import Sight, branches_exactly, check_causal
 
 
 class HFNetwork:
-    """Wraps an `AutoModelForCausalLM` in eval mode."""
+    """Wraps an `AutoModelForCausalLM` in eval mode. Raises EvaluationError for one that sees what comes after."""
 
     def __init__(self, model: Any, *, context: int):
         self.model = model
@@ -26,6 +26,7 @@ class HFNetwork:
         self._windows = _layer_windows(config)
         self.holds_logits, self.can_branch = False, False
         self.holds_logits = not self._head_is_known(context)
+        check_causal(self, context)
         if not self.holds_logits and self._windows is not None:
             self.can_branch = branches_exactly(self, context)
 
@@ -103,12 +104,37 @@ def _is_other_softcap(name: str) -> bool:
 
 
 def _layer_windows(config: Any) -> dict[str, int | None] | None:
-    """Sliding window of each type of layer, None for full attention; None at all for types that are not attention."""
+    """Sliding window of each type of layer, None for full attention.
+
+    None at all for types that are not attention, and for windows of another kind (GPT-Neo's `window_size` counts the
+    slots of its cache, which a short probe would not notice).
+    """
     types = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
+    if any(value for name, value in config.to_dict().items() if _is_other_window(name)):
+        return None
     if not types:
         uses = window is not None and getattr(config, "use_sliding_window", True)
         return {"every": window if uses else None}
     if not types <= {"full_attention", "sliding_attention"}:
         return None
     return {kind: window if kind == "sliding_attention" else None for kind in sorted(types)}
+
+
+def _is_other_window(name: str) -> bool:
+    return "window" in name and "sliding_window" not in name and name != "max_window_layers"
+
+
+def steady_length(config: Any) -> int | None:
+    """The longest text up to which the model's rotary frequencies are the same for every length; None for any.
+
+    Beyond it LongRoPE and dynamic scaling give a token another vector as soon as a longer text shares its batch.
+    """
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for entry in (scaling, *scaling.values()):  # of the whole model, or by type of layer
+        kind = entry.get("rope_type", entry.get("type")) if isinstance(entry, dict) else None
+        if kind in ("longrope", "dynamic", "su"):
+            own = getattr(config, "original_max_position_embeddings", None)
+            own = entry.get("original_max_position_embeddings") or own
+            return own if kind != "dynamic" and own else config.max_position_embeddings
+    return None

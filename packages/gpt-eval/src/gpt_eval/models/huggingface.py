@@ -12,7 +12,7 @@ from gpt_eval.model import Message, Prompt, Scored
 
 from .engine import score
 from .generation import Decoding, generate
-from .hf_network import HFNetwork
+from .hf_network import HFNetwork, steady_length
 from .network import evaluating
 from .tokens import ALL, WITHOUT_CHAT, has_prefix_space, prompt_ids, tokenizer_hash
 
@@ -28,10 +28,12 @@ class HuggingFaceModel:
         device: to move the model to; None leaves an object where it is, and loads a folder on CUDA if there is one.
         dtype: "float32", "bfloat16", ... or a torch dtype; None leaves an object as it is and loads a folder as saved.
         batch_tokens: tokens fed at a time; None chooses by device. Scores do not depend on it.
-        max_length: tokens that context and continuation may have; None reads the model's configuration.
+        max_length: tokens that context and continuation may have; None reads the model's configuration (of LongRoPE
+            the length before scaling: beyond it a text's scores would depend on the others in its batch).
         name: for results; None takes the folder's name.
 
-    Raises EvaluationError for a folder that holds no model or no tokenizer, or for a tokenizer that does not fit.
+    Raises EvaluationError for a folder that holds no model or no tokenizer, for a tokenizer that does not fit, or for
+    a model that is not causal.
     """
 
     def __init__(
@@ -57,6 +59,14 @@ class HuggingFaceModel:
         config = model.config.get_text_config(decoder=True)
         self.name = name or str(source or model.config.name_or_path or type(model).__name__)
         self.max_length = max_length or _context_length(config)
+        steady = steady_length(config)
+        if steady is not None and self.max_length > steady:
+            if max_length is not None:
+                raise EvaluationError(
+                    f"{self.name}: max_length is {max_length}, and beyond {steady} tokens its rotary frequencies "
+                    "change with the longest text of a batch, so that scores would depend on their company"
+                )
+            self.max_length = steady
         if len(tokenizer) > config.vocab_size and max(tokenizer.get_vocab().values()) >= config.vocab_size:
             raise EvaluationError(
                 f"the tokenizer has {len(tokenizer)} tokens and {self.name} knows {config.vocab_size}: "

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gpt_eval.errors import EvaluationError
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -83,6 +85,24 @@ def padded(rows: Sequence[Sequence[int] | npt.NDArray[np.int64]], device: torch.
             ids_BT[b, : len(row)] = row
             ids_BT[b, len(row) :] = row[-1]
     return torch.from_numpy(ids_BT).to(device)
+
+
+@torch.inference_mode()
+def check_causal(network: Network, context: int) -> None:
+    """EvaluationError for a model that sees what comes after a token (BERT without is_decoder): it predicts nothing."""
+    if context < 3:
+        return
+    stem = [i * network.vocab_size // 9 for i in (1, 7, 3, 5)][: context - 2]
+    x_BTD = network.hidden(
+        padded([[*stem, 0, 0], [*stem, network.vocab_size - 1, network.vocab_size // 2]], network.device)
+    )
+    one, other = x_BTD[:, : len(stem)].float()
+    tolerance = 1e-3 if x_BTD.dtype.itemsize >= 4 else 3e-2
+    if (one - other).abs().max() > tolerance * one.abs().max():
+        raise EvaluationError(
+            "the model sees the tokens after the one that it predicts, so its probabilities are none: not a causal "
+            "language model, or one that is only one by its configuration (is_decoder=True)"
+        )
 
 
 @torch.inference_mode()
