@@ -197,6 +197,17 @@ def test_a_cancelled_request_has_no_more_events_and_disturbs_nobody(when):
     assert not batch.busy
 
 
+def test_many_newcomers_go_before_the_rows_and_rows_go_on_where_none_can_join():
+    batch = ContinuousBatch(build("gpt2"), 4, chunk=10)
+    first = batch.add(Request([1], 60, GREEDY))
+    batch.step()
+    newcomers = [batch.add(Request([i] * 10, 60, GREEDY)) for i in range(2, 8)]
+    steps = [[event.ticket for event in batch.step()] for _ in range(6)]
+    assert steps[:2] == [newcomers[:1], newcomers[1:2]]
+    assert steps[2] == [newcomers[2], first, *newcomers[:3]], "the rows are full, and all get tokens"
+    assert all(step == [first, *newcomers[:3]] for step in steps[3:])
+
+
 def tool_of(run):
     return Tool(call_start=30, call_end=31, answer_start=32, answer_end=33, run=run)
 

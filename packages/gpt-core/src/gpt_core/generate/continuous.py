@@ -93,8 +93,8 @@ class ContinuousBatch:
         model: a model with gpt_core's forward, `.config` and a key/value cache; put into eval mode.
         rows: most samples at a time; more wait in order.
         vocab_size: tokens from this id on are never drawn (a vocabulary padded for speed).
-        chunk: prompt tokens encoded per step, which bounds how long running rows wait for newcomers. Where more wait
-            than run it is as many times larger: then it is the newcomers who should not wait for the rows.
+        chunk: prompt tokens encoded per step at most, which bounds how long running rows wait for newcomers. While more
+            than a quarter as many can join as run, rows get no tokens, and the newcomers their first ones the sooner.
         prefix_bytes: keys and values kept of ended rows for prompts that begin alike.
     """
 
@@ -160,10 +160,10 @@ class ContinuousBatch:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """Encode a chunk of waiting prompts, then add a token to every row; what happened, in order."""
+        """Encode a chunk of waiting prompts, then (see `chunk`) add a token to every row; what happened, in order."""
         self.counts.steps += 1
         events = list(self._encode_some())
-        if self._rows:
+        if self._rows and not self._newcomers_first():
             ids_N1 = torch.tensor([row.ids[-1:] for row in self._rows], device=self._device)
             cache = self._cache.together(len(self._rows))
             events += self._extend(self.model(ids_N1, cache=cache, only_last=True)[:, -1], range(len(self._rows)))
@@ -171,7 +171,7 @@ class ContinuousBatch:
 
     def _encode_some(self) -> Iterator[Event]:
         """Some prompt tokens, over as many prompts as they reach; the last one of each brings its first new ones."""
-        budget = self._chunk * max(1, len(self._waiting) // max(1, len(self._rows)))
+        budget = self._chunk
         while budget and self._begin_next():
             assert self._filling is not None
             (ticket, request), place = self._filling, len(self._rows)
@@ -184,6 +184,9 @@ class ContinuousBatch:
             if cache.length == len(request.prompt):
                 self._filling = None
                 yield from self._start(ticket, request, logits_1V)
+
+    def _newcomers_first(self) -> bool:
+        return 4 * len(self._waiting) > len(self._rows) and self._begin_next()
 
     def _begin_next(self) -> bool:
         """Whether a prompt is under way, after starting the next that has rows for all its samples."""
