@@ -49,6 +49,16 @@ def test_other_entries_stay_and_an_old_one_is_replaced(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_another_task_of_the_same_file_stays_without_its_digest(tmp_path):
+    (tmp_path / "index.yaml").write_text(
+        "tasks:\n  - {name: copa_5, file: commonsense_reasoning/copa.jsonl, type: mc, shots: 1, rows: 9, "
+        f"sha256: {'f' * 64}}}\n"
+    )
+    list(fetch(["copa"], tmp_path, hub))
+    bundle = Bundle(tmp_path)
+    assert bundle.tasks["copa_5"].num_fewshot == 1 and len(bundle.rows(bundle.tasks["copa_5"])) == 2
+
+
 def test_what_no_hub_has_is_named_before_anything_is_fetched(tmp_path):
     asked.clear()
     with pytest.raises(EvaluationError, match=r"jeopardy: no hub has it; .*mosaicml/llm-foundry"):

@@ -142,7 +142,7 @@ def _write(task: Task, rows: Sequence[Mapping[str, Any]], folder: Path, origin: 
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, data)
     entry = _entry(task) | dict(origin) | {"rows": len(rows), "sha256": hashlib.sha256(data).hexdigest()}
-    kept = [other for other in entries if other.get("name") != task.name and other.get("file") != task.file]
+    kept = [_kept(other, task.file) for other in entries if other.get("name") != task.name]
     content = yaml.safe_dump({"tasks": [*kept, entry]}, sort_keys=False, allow_unicode=True, width=1000)
     _replace(index, content.encode())
     return path
@@ -157,6 +157,12 @@ def _entry(task: Task) -> dict[str, Any]:
     if task.options:
         given["options"] = dict(task.options)
     return given
+
+
+def _kept(entry: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Another entry; what it says of the file that is replaced is no longer so."""
+    stale = ("rows", "sha256") if entry.get("file") == file else ()
+    return {key: value for key, value in entry.items() if key not in stale}
 
 
 def _source(name: str) -> str | None:
