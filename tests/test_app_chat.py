@@ -378,3 +378,22 @@ def test_who_may_call_the_server(app):
     assert allowed("127.0.0.1", []) == {"localhost", "127.0.0.1", "::1"}
     assert allowed("0.0.0.0", []) is None and allowed("::", []) is None
     assert "gpu-box" in allowed("0.0.0.0", ["GPU-box"])
+
+
+def test_an_answer_whose_stream_never_began_gives_its_place_back(app):
+    streams, closed = app("streams"), []
+
+    async def scene():
+        async def never():
+            yield b"x"
+
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            await asyncio.sleep(60)
+
+        await streams.EventStream(never(), lambda: closed.append(True))({"type": "http"}, receive, send)
+
+    asyncio.run(scene())
+    assert closed == [True]

@@ -29,7 +29,7 @@ def router(site: Site) -> APIRouter:
             return EventStream(_with_positions(site, ask))
         if ask.stream:
             answering = await unless_gone(request, answer(ask, site.hall, site.metrics))
-            return EventStream(_chunks(answering))
+            return EventStream(_chunks(answering), answering.close)
         return JSONResponse(await unless_gone(request, _whole(site, ask)))
 
     @routes.post("/chat/completions")
@@ -39,7 +39,7 @@ def router(site: Site) -> APIRouter:
         if not ask.stream:
             return JSONResponse(await unless_gone(request, _whole(site, ask)))
         answering = await unless_gone(request, answer(replace(ask, samples=1), site.hall, site.metrics))
-        return EventStream(_tokens(answering))
+        return EventStream(_tokens(answering), answering.close)
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

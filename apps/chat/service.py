@@ -79,6 +79,8 @@ class Answering:
 
     def _listen(self, pieces: list[Piece]) -> None:
         """In the worker's thread."""
+        if self._loop.is_closed():  # the server has ended
+            return
         self._loop.call_soon_threadsafe(self._arrive, pieces)
 
     def _arrive(self, pieces: list[Piece]) -> None:

@@ -35,6 +35,8 @@ def serve(options: argparse.Namespace) -> None:
         print(f"http://{shown}:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it again
             http_server(site, options).run(sockets=[listening])
+        for worker in site.hall.workers:
+            worker.abandon()
 
 
 def open_site(options: argparse.Namespace) -> Site:

@@ -55,7 +55,7 @@ class Site:
                     f"{name} could not be loaded, and {self.loaded.name} stays: {error}", "checkpoint"
                 ) from error
             for worker in self.hall.swap(workers):
-                worker.close(wait=False)
+                worker.close()
         return self.loaded
 
     def _start(self, path: Path, name: str) -> list[Worker]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -19,13 +19,16 @@ class Gone(Exception):
 
 
 class EventStream(Response):
-    """Sends the bytes of a generator as they come, and closes it in every case: at once if the client goes."""
+    """Sends the bytes of a generator as they come, and closes it in every case: at once if the client goes.
+
+    close: called then, too. A generator that was never started has no `finally` that would run.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes], headers: dict[str, str] | None = None):
-        self.status_code, self.background, self._events = 200, None, events
-        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})})
+    def __init__(self, events: AsyncGenerator[bytes], close: Callable[[], None] = lambda: None):
+        self.status_code, self.background, self._events, self._close = 200, None, events, close
+        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pump, gone = asyncio.create_task(self._pump(send)), asyncio.create_task(until_gone(receive))
@@ -38,6 +41,7 @@ class EventStream(Response):
                 task.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
             await self._events.aclose()
+            self._close()
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -52,6 +52,7 @@ class Worker:
         self._batch = self._new_batch()
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
+        self._abandoned = False
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._thread.start()
 
@@ -78,11 +79,15 @@ class Worker:
         job.cancelled = True
         self._inbox.put(job)
 
-    def close(self, wait: bool = True) -> None:
-        """End the thread once no request is left."""
+    def close(self) -> None:
+        """End the thread once no request is left; returns at once."""
         self._inbox.put(None)
-        if wait:
-            self._thread.join()
+
+    def abandon(self) -> None:
+        """End the thread after the step that it is in, whatever is left to do, and wait for that."""
+        self._abandoned = True
+        self._inbox.put(None)
+        self._thread.join()
 
     def _new_batch(self) -> ContinuousBatch:
         tokenizer = self.loaded.tokenizer
@@ -94,7 +99,7 @@ class Worker:
         if self.loaded.device.type == "cuda":
             torch.cuda.set_device(self.loaded.device)
         closing = False
-        while not closing or self._batch.busy:
+        while not self._abandoned and (not closing or self._batch.busy):
             closing |= self._read_inbox()
             if not self._batch.busy:
                 continue

@@ -127,4 +127,4 @@ def serving_here(model: Path, *arguments: object) -> Iterator[Server]:
                 thread.join(20)
                 logging.getLogger().removeHandler(handler)
                 for worker in site.hall.workers:
-                    worker.close()
+                    worker.abandon()
