@@ -178,3 +178,19 @@ def test_records_have_their_steps_and_sizes(name, monkeypatch):
     with torch.device("meta"):
         model = config.component("model").build(vocab_size=50257, context_length=2048)
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_a_signal_in_the_warm_up_ends_the_run(speedrun, monkeypatch):
+    """It is not forgotten with what the warm-up puts back: the run ends after its first whole update."""
+    import signal
+
+    from gpt_core.training import stage_warm_up
+
+    def ask(self, state):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(stage_warm_up._ForwardOnce, "on_end", ask)
+    assert speedrun.train("stopped", *EXACT, "--stages.warm_up=true") is None
+    said = (speedrun.out / "stopped" / "log.txt").read_text(encoding="utf-8")
+    assert "warm-up: steps 0 in" in said and "run interrupted" in said
+    assert [row["step"] for row in speedrun.metrics("stopped") if "train/loss" in row][-1] == 2

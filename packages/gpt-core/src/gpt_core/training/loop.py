@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 
@@ -37,6 +37,7 @@ def train(
     max_nonfinite_steps: int = 20,
     momentum_schedule: Schedule | None = None,
     weight_decay_schedule: Schedule | None = None,
+    stop: StopRequest | None = None,
 ) -> TrainState:
     """Take optimizer steps until `state.step == max_steps`, a signal, or divergence.
 
@@ -46,7 +47,7 @@ def train(
     `weight_decay_schedule` multiply what each group of the optimizer was configured with, `momentum_schedule` is the
     value itself.
     Hooks see every step; time spent in them is not step time. A signal ends training where no group of the optimizer
-    keeps gradients for a later step. Raises `TrainingDiverged`.
+    keeps gradients for a later step; `stop` is the one that already waits for it. Raises `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
@@ -54,7 +55,7 @@ def train(
     whole_updates = steps_between_updates(state.optimizer)
     nonfinite_in_a_row = 0
     forward.train()
-    with StopRequest() as stop:
+    with nullcontext(stop) if stop is not None else StopRequest() as stop:
         for hook in hooks:
             hook.on_start(state)
         while state.step < max_steps and state.status == "running":

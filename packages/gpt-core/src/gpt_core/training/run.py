@@ -31,6 +31,7 @@ from gpt_core.training.recipe import (
 from gpt_core.training.reporting import announce, conclude, mfu_meter, recorded, write_records
 from gpt_core.training.stage_warm_up import warm_up, warms_up
 from gpt_core.training.state import Hook
+from gpt_core.training.stop import StopRequest
 
 
 def run(
@@ -81,12 +82,14 @@ def run(
             autocast=parts.autocast,
             max_nonfinite_steps=training.max_nonfinite_steps,
         )
-        if not only_look and warms_up(parts, general):
-            sinks.info(warm_up(parts, ranks, train_on))
-        train_on(
-            max_steps=parts.state.step if only_look else training.max_steps,
-            hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, [*extra_hooks, *brought]),
-        )
+        with StopRequest() as stop:
+            if not only_look and warms_up(parts, general):
+                sinks.info(warm_up(parts, ranks, partial(train_on, stop=stop), stop))
+            train_on(
+                max_steps=parts.state.step if only_look else training.max_steps,
+                hooks=make_hooks(config, parts, meter, sinks, ranks, run_dir, [*extra_hooks, *brought]),
+                stop=stop,
+            )
         if ranks.is_main:
             conclude(run_dir, sinks, parts)
     return run_dir

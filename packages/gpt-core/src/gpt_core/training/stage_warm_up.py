@@ -19,6 +19,7 @@ from gpt_core.training.config import GeneralConfig
 from gpt_core.training.hooks import FollowStages
 from gpt_core.training.parts import Parts
 from gpt_core.training.state import Hook, StepResult, TrainState
+from gpt_core.training.stop import StopRequest
 
 
 def warms_up(parts: Parts, general: GeneralConfig) -> bool:
@@ -28,7 +29,7 @@ def warms_up(parts: Parts, general: GeneralConfig) -> bool:
     return bool(parts.stages) and (compiles if wanted is None else wanted)
 
 
-def warm_up(parts: Parts, ranks: Distributed, train_on: Callable[..., TrainState]) -> str:
+def warm_up(parts: Parts, ranks: Distributed, train_on: Callable[..., TrainState], stop: StopRequest) -> str:
     """Validate and train at each step around a boundary, and restore all that this has changed; returns a report.
 
     Steps are those of the training loop itself (`train_on`, the loop without max_steps and hooks). Restored bit for
@@ -48,12 +49,10 @@ def warm_up(parts: Parts, ranks: Distributed, train_on: Callable[..., TrainState
                 group["step"] = step  # what an optimizer does at its n-th step must be compiled as well
         train_on(max_steps=step + 1, hooks=[follow, validate])
         taken += 1
-        if parts.state.status == "interrupted":
+        stopping, *_ = ranks.sum([stop.requested])  # the run itself will see it, and end as it always does
+        if stopping:
             break
-    interrupted = parts.state.status == "interrupted"
     before.restore(parts, ranks)
-    if interrupted:
-        parts.state.status = "interrupted"
     follow.on_start(parts.state)
     seconds = time.perf_counter() - started
     where = ", ".join(map(str, steps[:taken]))
