@@ -203,3 +203,25 @@ def test_a_state_of_another_stream_is_refused(make_documents):
             splits.train.load_state_dict(state | change)
     with pytest.raises(ValueError, match="context_length = 5"):
         document_aligned(made.path, 4, 2).train.load_state_dict(document_aligned(made.path, 5, 2).train.state_dict())
+
+
+def test_validation_has_batches_of_its_own_size(make_documents):
+    made = make_documents({"train": [joined(documents([9] * 60))], "val": [joined(documents([9] * 60))]})
+    splits = document_aligned(made.path, 8, 2, prefetch=0, val_batch_size=5)
+    assert next(splits.train).inputs.shape == (1, 16) and next(splits.val).inputs.shape == (1, 40)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_room_for_documents_changes_with_the_size_and_is_no_part_of_a_state(make_documents, prefetch):
+    made = make_documents({"train": [joined(documents([9] * 60))], "val": [joined(documents([9] * 60))]})
+    loader = document_aligned(made.path, 8, 2, prefetch=prefetch).train
+    loader.resize(2, None, 6)
+    assert next(loader).cu_seqlens.tolist() == [0, 8, 16, 16, 16, 16]
+    state = loader.state_dict()
+    loader.resize(1, None, 3)
+    assert len(next(loader).cu_seqlens) == 3
+    fresh = document_aligned(made.path, 8, 2, prefetch=prefetch).train
+    fresh.load_state_dict(state)
+    assert len(next(fresh).cu_seqlens) == 128, "who resizes it says so again"
+    with pytest.raises(ValueError, match="max_documents is 1"):
+        fresh.resize(None, None, 1)
