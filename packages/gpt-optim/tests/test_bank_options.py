@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gpt_optim import MuonAdamW, NorMuon, newton_schulz, polar_express, reference
+from gpt_optim.updates import PIECE
 
 F64 = torch.float64
 
@@ -80,6 +81,24 @@ def test_adam_of_the_speedrun(dtype, cautious, every_option):
         tolerance = {torch.bfloat16: (2**-7, 1e-5), torch.float32: (1e-5, 1e-6), F64: (1e-12, 1e-12)}[dtype]
         torch.testing.assert_close(p.detach().double(), weight, rtol=tolerance[0], atol=tolerance[1])
         weight = p.detach().double()
+
+
+@pytest.mark.parametrize("layout", ["in order", "transposed"])
+def test_cautious_decay_in_pieces_is_that_of_the_whole(layout):
+    """A tensor of several pieces, the last one shorter, and one whose entries are not in order."""
+    rows, columns = PIECE // 64, 150
+    value = random(columns, rows).T if layout == "transposed" else random(rows, columns)
+    p = nn.Parameter(value)
+    assert p.numel() > 2 * PIECE and p.numel() % PIECE and p.is_contiguous() == (layout == "in order")
+    optimizer = MuonAdamW([p], kind="adamw", lr=0.1, weight_decay=0.5, cautious=True)
+    weight, first, second = p.detach().clone(), *torch.zeros(2, rows, columns, dtype=F64)
+    for step in (1, 2, 3):
+        p.grad = torch.empty_like(p).copy_(random(rows, columns, seed=step))
+        weight, first, second = reference.adamw_step(
+            weight, p.grad, first, second, step, 0.1, (0.9, 0.95), 1e-8, 0.5, cautious=True
+        )
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), weight, rtol=1e-10, atol=1e-12)
 
 
 def test_narrow_rounds_what_is_orthogonalized_and_its_update():

@@ -96,7 +96,8 @@ class SharedRows:
         if self.averaged:
             self._grad = grad_of(self.param)[self.own].contiguous()
         elif not self._pending.is_current:
-            padded = self._padded(grad_of(self.param), self.chunk * self.ranks.size)
+            grad, rows = grad_of(self.param), self.chunk * self.ranks.size
+            padded = grad if len(grad) == rows and grad.is_contiguous() else self._padded(grad, rows)
             own = padded.new_empty(self.chunk, *padded.shape[1:])
             work = dist.reduce_scatter_tensor(own, padded, op=dist.ReduceOp.AVG, group=self.ranks.group, async_op=True)
             self._pending.launch(work, own)

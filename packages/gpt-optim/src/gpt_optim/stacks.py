@@ -104,9 +104,11 @@ class SharedStack(Stack):
         elif not self._pending.is_current:
             chunk = self.ranks.chunk(self.count)
             grads = [grad_of(p).reshape(-1, self.rows, self.columns) for p in self.params]
-            grads_PRN = grads[0].new_empty(chunk * self.ranks.size, self.rows, self.columns)
-            torch.cat(grads, out=grads_PRN[: self.count])
-            grads_PRN[self.count :] = 0
+            grads_PRN = grads[0]
+            if len(grads) > 1 or chunk * self.ranks.size > self.count:  # one bank of just as many needs no copy
+                grads_PRN = grads_PRN.new_empty(chunk * self.ranks.size, self.rows, self.columns)
+                torch.cat(grads, out=grads_PRN[: self.count])
+                grads_PRN[self.count :] = 0
             own_kRN = grads_PRN.new_empty(chunk, self.rows, self.columns)
             work = dist.reduce_scatter_tensor(
                 own_kRN, grads_PRN, op=dist.ReduceOp.AVG, group=self.ranks.group, async_op=True
