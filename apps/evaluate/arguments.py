@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from gpt_eval.suites.select import own_protocol
 from gpt_eval.task import ProtocolName
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -80,7 +81,7 @@ def parse(argv: Sequence[str], description: str) -> Options:
     group.add_argument("--allow-self-judge", action="store_true", help="let the model judge itself; results say so")
     options = vars(parser.parse_args(argv))
     if options["protocol"] is None:
-        options["protocol"] = "core" if options["suite"] == "core" else "foundry"
+        options["protocol"] = own_protocol(options["suite"])
     if (options["judge_url"] is None) != (options["judge_model"] is None):
         parser.error("--judge-url and --judge-model belong together")
     assert options.keys() == {field.name for field in fields(Options)}

@@ -15,6 +15,7 @@ from gpt_eval.errors import (
     UnsupportedByBackend,
 )
 from gpt_eval.evaluate import evaluate, prepare
+from gpt_eval.fewshot import core_order
 from gpt_eval.task import Record, Task
 
 
@@ -41,6 +42,16 @@ def test_scores_are_means_of_the_records(hash_model, bundle_folder):
     assert results["say/0-shot"].majority_rate is None
     with pytest.raises(KeyError, match=r"pick/2-shot, say/0-shot"):
         results["nothing"]
+
+
+def test_under_core_a_limit_takes_rows_from_all_over_the_file(hash_model, bundle_folder):
+    everything = evaluate(hash_model(), "pick", bundle_folder, protocol="core")
+    some = evaluate(hash_model(), "pick", bundle_folder, protocol="core", limit=5)
+    rows = everything.tasks[0].rows
+    wanted = sorted(core_order(rows)[:5])
+    label = everything.tasks[0].label
+    assert [record.index for record in some.records[label]] == wanted != list(range(5))
+    assert some.records[label] == [everything.records[label][i] for i in wanted]
 
 
 def test_a_limit_takes_the_first_rows_and_changes_none_of_them(hash_model, bundle_folder):

@@ -10,7 +10,7 @@ from gpt_eval.data.bundle import Bundle
 from gpt_eval.runner import load_type
 from gpt_eval.suites.core import core
 from gpt_eval.suites.gauntlet import gauntlet, versions
-from gpt_eval.suites.select import published_rows, select
+from gpt_eval.suites.select import own_protocol, published_rows, select
 from gpt_eval.suites.tables import builtin
 
 
@@ -117,10 +117,21 @@ def test_a_suite_runs_with_what_there_is(bundle):
 
 def test_averages_are_json_and_name_their_baselines(bundle):
     scores = [SimpleNamespace(task="copa", num_fewshot=0, accuracy=0.75, rows=100, partial=False)]
-    found = select("core", bundle).averages(scores)["CORE"]
+    found = select("core", bundle).averages(scores, "core")["CORE"]
     assert json.loads(json.dumps(found)) == found
     assert found["score"] == 0.5 and found["label"] == "CORE (partial 1/22)" and "core.yaml" in found["baselines"]
-    assert select("arc_easy", bundle).averages(scores) == {}
+    assert (
+        select("core", bundle).averages(scores, "foundry")["CORE"]["label"] == "CORE (partial 1/22), protocol foundry"
+    )
+    assert select("arc_easy", bundle).averages(scores, "core") == {}
+
+
+def test_a_suite_is_asked_by_its_own_conventions_and_a_longer_file_is_another_one(bundle):
+    assert own_protocol("core") == own_protocol("sums, core") == "core"
+    assert own_protocol("gauntlet") == own_protocol("core_of_my_own") == "foundry"
+    chosen = select("core", bundle)
+    copa = next(task for task in chosen.tasks if task.name == "copa")
+    assert [chosen.is_partial(copa, rows) for rows in (99, 100, 101)] == [True, False, True]
 
 
 def test_single_tasks_come_from_the_index_first(bundle):

@@ -66,6 +66,8 @@ class Rule:
     rescale_accuracy: bool = True
     source: str = ""
     """Of the baselines, for the result."""
+    protocol: str = ""
+    """Whose conventions the names of the scores promise; "" for names that promise none."""
 
     def __post_init__(self) -> None:
         names = {category.name for category in self.categories}

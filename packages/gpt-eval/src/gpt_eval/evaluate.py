@@ -12,13 +12,14 @@ from typing import Any, get_args
 from gpt_eval import runner
 from gpt_eval.data.bundle import Bundle
 from gpt_eval.errors import EvaluationError
+from gpt_eval.fewshot import core_order
 from gpt_eval.model import LanguageModel
 from gpt_eval.progress import Progress, Silent
 from gpt_eval.ranks import OneProcess, Ranks, from_first, together
 from gpt_eval.results import Results, settings_of, summarize
 from gpt_eval.samples import FORMAT, SampleWriter, fingerprint, resume
 from gpt_eval.suites.chatcore import SUITES as CHAT_SUITES
-from gpt_eval.suites.select import Selection, select
+from gpt_eval.suites.select import Selection, own_protocol, select
 from gpt_eval.suites.tables import builtin
 from gpt_eval.task import ProtocolName, Record, Row, Task, TaskType
 
@@ -31,7 +32,7 @@ def evaluate(
     tasks: str | Sequence[Task],
     bundle: str | Path | Bundle,
     *,
-    protocol: ProtocolName = "foundry",
+    protocol: ProtocolName | None = None,
     limit: int | None = None,
     output: str | Path | None = None,
     resume: bool = True,
@@ -47,8 +48,9 @@ def evaluate(
     Args:
         tasks: a suite ("gauntlet", "core", "chatcore", ...), names separated by commas, or tasks of one's own.
         bundle: the folder with the tasks' data.
-        protocol: whose conventions; numbers of different ones are not comparable.
-        limit: only the first rows of each task; the result is then marked partial. Shots come from all rows.
+        protocol: whose conventions, which makes it another benchmark. None: "core" for CORE, else "foundry".
+        limit: only the first rows of each task (under "core", of nanochat's shuffled order, so that a sorted file is
+            not seen from one end); the result is then marked partial. Shots come from all rows.
         output: folder for samples.jsonl (written as it goes) and results.json; None keeps nothing on disk.
         resume: go on from `output`/samples.jsonl where it belongs to the same evaluation; False begins anew.
         ranks: the processes that share the work; None is this one alone.
@@ -147,7 +149,7 @@ class Evaluation:
             protocol=self.protocol,
             suite=self.selection.name,
             tasks=tuple(found),
-            averages=self.selection.averages(found),
+            averages=self.selection.averages(found, self.protocol),
             missing=tuple(self.selection.missing),
             limit=self.limit,
             bundle=str(self.bundle.folder),
@@ -170,7 +172,7 @@ def prepare(
     tasks: str | Sequence[Task],
     bundle: str | Path | Bundle,
     *,
-    protocol: ProtocolName = "foundry",
+    protocol: ProtocolName | None = None,
     limit: int | None = None,
     output: str | Path | None = None,
     resume: bool = True,
@@ -182,6 +184,7 @@ def prepare(
 ) -> Evaluation:
     """Everything of `evaluate` that can be refused, and nothing that costs. Collective; arguments as there."""
     ranks = OneProcess() if ranks is None else ranks
+    protocol = own_protocol(tasks) if protocol is None else protocol
     if protocol not in get_args(ProtocolName):
         raise EvaluationError(f"protocol is {protocol!r}; choose {', '.join(get_args(ProtocolName))}")
     if limit is not None and limit < 1:
@@ -204,7 +207,7 @@ def prepare(
     if folder is not None and resume:
         kept = from_first(ranks, lambda: _resume(folder / "samples.jsonl", header))
     todo = [
-        (task, kind, rows, [i for i in range(len(rows))[:limit] if i not in kept.get(task.label, {})])
+        (task, kind, rows, [i for i in _asked(len(rows), limit, protocol) if i not in kept.get(task.label, {})])
         for task, kind, rows in loaded
     ]
     plans = runner.plan(todo, model, protocol, ranks)
@@ -212,6 +215,11 @@ def prepare(
 
 
 _resume = resume
+
+
+def _asked(n: int, limit: int | None, protocol: ProtocolName) -> list[int]:
+    """Row numbers of the items that a limit leaves, ascending."""
+    return sorted((core_order(n) if protocol == "core" else range(n))[:limit])
 
 
 def builtin_tasks(names: str) -> list[Task]:

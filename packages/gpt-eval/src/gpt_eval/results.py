@@ -91,7 +91,7 @@ def summarize(
         unscored=dict(sorted(reasons.items())),
         metrics=_metric_means(graded),
         categories={name: {"n": len(values), "accuracy": _average(values)} for name, values in categories.items()},
-        partial=partial or len(records) < rows,
+        partial=partial or len(graded) < rows,
         data_sha256=data_sha256,
         settings=settings_of(task),
         details=details,

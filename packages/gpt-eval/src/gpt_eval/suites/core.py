@@ -37,7 +37,7 @@ def core(bundle: Bundle) -> tuple[list[Task], Rule]:
             )
         )
     benchmarks = tuple(Benchmark(task.name, task.num_fewshot, task.baseline) for task in tasks)
-    rule = Rule((Category(content["label"], benchmarks, complete=False),), source=source)
+    rule = Rule((Category(content["label"], benchmarks, complete=False),), source=source, protocol="core")
     return tasks, rule
 
 

@@ -26,7 +26,12 @@ def gauntlet(name: str) -> tuple[list[Task], Rule]:
         members = tuple(Benchmark(n, shots, base) for n, (shots, base) in benchmarks.items())
         categories.append(Category(category, members))
     tasks += [_task(n, shots, base, "", settings) for n, (shots, base) in content.get("also", {}).items()]
-    rule = Rule(tuple(categories), MappingProxyType({content["average"]: tuple(content["over"])}), source=name)
+    rule = Rule(
+        tuple(categories),
+        MappingProxyType({content["average"]: tuple(content["over"])}),
+        source=name,
+        protocol="foundry",
+    )
     return tasks, rule
 
 

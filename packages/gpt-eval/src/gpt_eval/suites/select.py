@@ -12,7 +12,7 @@ from gpt_eval.suites import chatcore
 from gpt_eval.suites.core import core
 from gpt_eval.suites.gauntlet import NEWEST, gauntlet, versions
 from gpt_eval.suites.tables import builtin
-from gpt_eval.task import Task
+from gpt_eval.task import ProtocolName, Task
 
 CHAT_SUITES = ("chatcore", "chatcore5", "chatcore6", "ifeval", "judged")
 """In `gpt_eval.suites.chatcore`: its `suite(name, bundle)` returns (tasks, rule)."""
@@ -29,18 +29,31 @@ class Selection:
     rule: Rule
 
     def is_partial(self, task: Task, rows: int) -> bool:
-        """Whether a file of so many rows is a part of the published one; False where that is not known."""
-        return rows < published_rows(task)
+        """Whether a file of so many rows is not the published one; False where that is not known."""
+        return published_rows(task) not in (0, rows)
 
-    def averages(self, scores: Sequence[Score]) -> dict[str, Any]:
-        """{name: score, coverage, label, ...} as JSON values; empty for a list of tasks."""
+    def averages(self, scores: Sequence[Score], protocol: ProtocolName) -> dict[str, Any]:
+        """{name: score, coverage, label, ...} as JSON values; empty for a list of tasks.
+
+        CORE by other conventions than its own is not CORE: the label then says whose they are.
+        """
+        other = f", protocol {protocol}" if self.rule.protocol not in ("", protocol) else ""
         found = {name: average.as_json() for name, average in aggregate(self.rule, scores).items()}
-        return {name: {**values, "baselines": self.rule.source} for name, values in found.items()}
+        return {
+            name: {**values, "label": values["label"] + other, "baselines": self.rule.source}
+            for name, values in found.items()
+        }
 
 
 def suites() -> list[str]:
     """The names of all suites."""
     return ["gauntlet", *versions(), "core", *chatcore.SUITES]
+
+
+def own_protocol(what: str | Sequence[Task]) -> ProtocolName:
+    """Whose conventions names promise: "core" where CORE is among them, else "foundry"."""
+    names = [name.strip() for name in what.split(",")] if isinstance(what, str) else []
+    return "core" if "core" in names else "foundry"
 
 
 def published_rows(task: Task) -> int:
