@@ -136,7 +136,6 @@ class Bench:
     def _ours(self, seed: int) -> list[str]:
         name = f"ours-{self.args.steps}-{seed}"
         flags = ["desk", f"--training.max_steps={self.args.steps}", "--general.compile=off", "--eval.eval_every=100000"]
-        flags += [f"--optimizer.module_kwargs.untie_at={2 * (self.args.steps - 10) // 3}"]
         flags += ["--eval.eval_iters=1", f"--out_dir={self.args.out}", f"--run_name={name}", "--threads=1"]
         return ["ours", str(seed), str(self.dataset), str(CONTEXT), *flags, *self.args.flags]
 
