@@ -153,11 +153,21 @@ def test_first_adam_step_of_the_speedrun(lr, weight_decay, decay):
     torch.testing.assert_close(p.detach(), decayed - lr * p.grad.sign(), rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize(("value", "result"), [(1e-3, 0.858873), (1e-2, 1.0271), (0.1, 1.059161), (1 / 1.02, 0.903537)])
+@pytest.mark.parametrize(
+    ("value", "result"), [(1e-3, 0.858873), (3e-3, 0.966383), (1e-2, 1.0271), (0.1, 1.059161), (1 / 1.02, 0.903537)]
+)
 def test_polar_express_maps_singular_values(value, result):
     rest = ((1 / 1.02) ** 2 - value**2) ** 0.5  # dividing by 1.02 times the norm gives these values back
     y = polar_express(1e6 * torch.diag(torch.tensor([value, rest], dtype=torch.float64)), dtype=torch.float64)
     assert y[0, 0].item() == pytest.approx(result, abs=5e-5)
+
+
+def test_polar_express_keeps_its_range():
+    """Assertion 9 of the speedrun: the five polynomials on [0.001, 1/1.02]."""
+    x = torch.linspace(1e-3, 1 / 1.02, 400_000, dtype=torch.float64)
+    for a, b, c in reference.POLAR_EXPRESS:
+        x = a * x + b * x**3 + c * x**5
+    assert (x.min().item(), x.max().item()) == pytest.approx((0.858873, 1.141127), abs=1e-6)
 
 
 def test_polar_express_of_a_gaussian_matrix_in_bfloat16():

@@ -191,6 +191,27 @@ def test_parameters_without_a_rule_are_named():
         gpt_optim.speedrun(Toy(), orthogonalizer="svd")
 
 
+def test_labels_of_the_later_records():
+    """Names as the records have them; queries and keys by pairs of heads (80), lambdas of sublayers (73)."""
+    model = nn.Module()
+    shapes = {"qk_bank": (6, 4, 8), "vo_bank": (4, 8, 8), "mlp_bank": (2, 2, 32, 8), "value_embeds": (30, 8)}
+    shapes |= {"resid_lambdas": (3, 2), "x0_lambdas": (3,), "_mudd_gate_scale": (), "mudd_w1": (2, 4, 8)}
+    for name, shape in shapes.items():
+        model.register_parameter(name, nn.Parameter(torch.randn(shape)))
+    optimizer = gpt_optim.speedrun(model, normuon_beta2=0.9)
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert {name: group["kind"] for name, group in groups.items()} == {
+        **dict.fromkeys(("qk", "vo", "mlp"), "normuon"),
+        **dict.fromkeys(("resid_lambdas", "x0_lambdas", "mudd_gate_scale", "mudd_w1", "value_embed"), "adamw"),
+    }
+    assert groups["x0_lambdas"]["lr"] == 0.008 and groups["resid_lambdas"]["lr"] == 0.04
+    assert groups["mudd_gate_scale"]["weight_decay"] == 0 and groups["mudd_w1"]["lr"] == 0.002
+    assert groups["qk"]["matrix_rows"] is None and groups["qk"]["beta2"] == 0.9
+    assert optimizer.state[model.qk_bank]["second_moment_0"].shape == (6, 1, 1, 8), "wide: one mean for each column"
+    assert optimizer.state[model.vo_bank]["second_moment_0"].shape == (4, 1, 8, 1)
+    assert optimizer.work_order[-3:] == ["qk", "vo", "mlp"]
+
+
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     """What each rank found, on 2 and on 4 processes; those on 2 leave checkpoints."""
