@@ -175,6 +175,13 @@ def test_no_checkpoint_outside_the_root_and_a_failed_one_keeps_the_old(client, n
     assert client.post("/v1/chat/completions", json={"messages": HI, "max_tokens": 2}).status_code == 200
 
 
+def test_a_refusal_reaches_a_client_that_sends_more_than_anybody_reads(client):
+    for path, status in (("/v1/chat/completions", 413), ("/nowhere", 404), ("/health", 405)):
+        for _ in range(3):
+            response = client.post(path, content=b"x" * (6 << 20))
+            assert response.status_code == status and response.json()["error"]["code"] == status
+
+
 def test_other_models_are_loaded_and_listed_without_leaving_the_root(client):
     names = client.get("/api/checkpoints").json()["checkpoints"]
     assert {"toy", "toy/checkpoints/step_000003", "base", "roles", "x.pt"} <= set(names)

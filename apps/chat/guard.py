@@ -5,8 +5,10 @@ out: the Host must be a name of this server (a page cannot point a name of its o
 send with every request of another site that may change something, must be the same as the Host.
 """
 
+import asyncio
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from metrics import Metrics
@@ -40,8 +42,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        body = _Body(receive)
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                await body.drain()
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
                 route = getattr(scope.get("route"), "path", "other")
                 self._metrics.requests[route, message["status"]] += 1
@@ -50,7 +55,7 @@ class Guard:
         if refusal := self._refusal(scope):
             await _refuse(send_guarded, refusal)
         else:
-            await self._app(scope, receive, send_guarded)
+            await self._app(scope, body.receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> str | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -60,6 +65,30 @@ class Guard:
         if origin is not None and scope["method"] not in ("GET", "HEAD") and _netloc(origin) != host:
             return f"requests from pages of {origin[:100]!r} are not served"
         return None
+
+
+class _Body:
+    """A request's body on its way. What nobody read is read before the answer goes out, up to a limit.
+
+    A connection that is closed on unread bytes is reset, and the client may never see why it was refused.
+    """
+
+    MOST_BYTES, SECONDS = 8 << 20, 5.0
+
+    def __init__(self, receive: Receive):
+        self._receive, self._more = receive, True
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._more = self._more and bool(message.get("more_body", False))  # none of a disconnect
+        return message
+
+    async def drain(self) -> None:
+        left = self.MOST_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.SECONDS):
+                while self._more and left > 0:
+                    left -= len((await self.receive()).get("body", b""))
 
 
 def _hostname(host: str) -> str | None:

@@ -66,7 +66,14 @@ def listen(host: str, port: int) -> socket.socket:
 def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
     app = build(site, allowed_hosts(options.host, options.allow_host))
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2, lifespan="off")
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=30,  # longer than clients keep connections, or both might close one at the same time
+        )
     )
 
 
