@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -89,10 +88,3 @@ def check_ties(ties: Sequence[Tie], units: Sequence[Unit]) -> None:
 def due_at(step: int, every: int) -> int:
     """The first step from `step` on at which a group with `every` is updated."""
     return step + (-(step + 1)) % every
-
-
-@torch.no_grad()
-def unite(ties: Sequence[Tie]) -> None:
-    """Make each follower what its leader is."""
-    for tie in ties:
-        tie.publish()
