@@ -8,6 +8,7 @@ from gpt_core.models.speedrun import SpeedrunConfig, parameter_shapes, speedrun,
 from gpt_core.models.speedrun.attention import Row, _paired, _plain
 from gpt_core.models.speedrun.composition import compose
 from gpt_core.models.speedrun.rotary import RotaryState
+from gpt_core.monitor.flops import flops_breakdown
 
 CU_SEQLENS = torch.tensor([0, 20, 47], dtype=torch.int32)
 
@@ -248,6 +249,17 @@ def test_activations_stay_bfloat16(record):
     """Float32 lambdas and scalars are 0-d, and do not widen the stream."""
     model = new(dtype="bfloat16", **RECORDS[record])
     assert model.hidden(tokens()[None], cu_seqlens=CU_SEQLENS).dtype == torch.bfloat16
+
+
+def test_flops_of_record_68():
+    """228.3 million per token forward, without attention, in upstream's account; ours counts the layer without
+    attention as if it had projections (2.1 %), since `monitor.flops` knows one kind of layer."""
+    config = SpeedrunConfig(50257)
+    parts = flops_breakdown(config)["total"]
+    forward = (parts["projections"] + parts["ffn"] + parts["head"]) / config.context_length
+    assert forward == pytest.approx(228.3e6 + 2 * 4 * 768**2, rel=1e-3)
+    assert [config.layer_window(i) for i in (0, 3, 10)] == [129, 385, 385]
+    assert SpeedrunConfig(50257, windows=False, yarn=False).layer_window(3) is None
 
 
 def test_parameters_without_a_switch_are_not_there():

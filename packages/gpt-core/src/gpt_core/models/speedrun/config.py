@@ -158,6 +158,12 @@ class SpeedrunConfig:
         """What each layer is made of."""
         return plan_layers(self.n_layer, self.places, self)
 
+    def layer_window(self, layer: int) -> int | None:
+        """Keys that a token of this layer sees at first, itself included; None = all of its document."""
+        if not self.windows:
+            return None
+        return 1 + (self.window_long if self.layers[layer].long else self.window_short)
+
     @property
     def attention_layers(self) -> int:
         """Layers with attention."""
