@@ -60,7 +60,7 @@ def same(speedrun, name, other):
     assert not [key for key in ours if not ours[key].equal(theirs[key])]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_ranks_end_where_one_process_does(speedrun, fork_ranks, size):
     name = f"ranks{size}"
     ended = fork_ranks(speedrun.folder, size, train_on_ranks, speedrun, name, *EXACT)
@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_said_before_the_first_step(speedrun, more, message
     assert not (speedrun.out / name / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_ranks_that_do_not_divide_eight_are_refused_before_anything_is_built(speedrun, fork_ranks):
     ended = fork_ranks(
         speedrun.folder, 3, train_on_ranks, speedrun, "three", "--training.gradient_accumulation_steps=8"
@@ -180,6 +181,7 @@ def test_records_have_their_steps_and_sizes(name, monkeypatch):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_warm_up_ends_the_run(speedrun, monkeypatch):
     """It is not forgotten with what the warm-up puts back: the run ends after its first whole update."""
     import signal
