@@ -1,11 +1,15 @@
 """Programs that are right, wrong, or would pass without being right."""
 
+import io
+import json
+
 import pytest
-from sandboxed import QUICK, verdict
+from sandboxed import QUICK, needs, verdict
 
 from gpt_eval.errors import EvaluationError
 from gpt_eval.sandbox import Limits, execute, run_native, run_python
 from gpt_eval.sandbox.execute import toolchain
+from gpt_eval.sandbox.inside import warden
 
 
 def test_a_right_program_passes_and_a_wrong_one_does_not():
@@ -171,6 +175,54 @@ def test_javascript():
     assert run_native("javascript", program.replace("BODY", "return x + 1")).passed
     assert "f(2)" in run_native("javascript", program.replace("BODY", "return x")).error
     assert "before its test" in run_native("javascript", program.replace("BODY", "process.exit(0)")).error
+
+
+@pytest.mark.parametrize(
+    "replaced", ["console.assert = () => {};", "globalThis.console = { assert() {} };", "delete console.assert;"]
+)
+def test_javascript_cannot_replace_what_its_test_asserts_with(replaced):
+    if toolchain("javascript") is None:
+        pytest.skip("no node on this machine")
+    wrong = run_native("javascript", f"{replaced}\nconst f = x => x;\nconsole.assert(f(2) === 3, 'f(2)');\n")
+    assert not wrong.passed and "f(2)" in wrong.error
+
+
+def test_an_error_of_the_sandbox_while_a_program_runs_does_not_weaken_it():
+    needs("own root")
+    work = {"files": {"big": "x" * 2**20}, "steps": [{"name": "run", "argv": ["/bin/true"], "bounds": {}}]}
+    got = execute._execute(work, "", Limits(file_bytes=2**16), True)  # its folder holds 256 KiB
+    assert not got.passed and "No space left" in got.error and got.isolation == ()
+
+
+def test_only_a_refused_isolation_falls_back_to_resource_limits(monkeypatch):
+    asked = []
+
+    def reports(work, limits, isolate):
+        asked.append(isolate)
+        return {"failed": "OSError: mount", "unisolated": refused and isolate}
+
+    monkeypatch.setattr(execute, "_warden", reports)
+    for refused, expected in ((False, [True]), (True, [True, False])):  # noqa: B007 read by `reports`
+        asked.clear()
+        with pytest.raises(EvaluationError, match="OSError: mount"):
+            run_python("", "")
+        assert asked == expected
+
+
+@pytest.mark.parametrize("broken", ["separate", "enter_root"])
+def test_the_warden_says_when_the_kernel_refuses_isolation(broken, monkeypatch, capsys):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(warden.jail, "separate", lambda: ["process namespace"])
+    monkeypatch.setattr(warden.jail, broken, refuse)
+    monkeypatch.setattr(warden.jail, "die_with_parent", lambda: None)
+    monkeypatch.setattr(warden.os, "fork", lambda: 0)
+    order = {"isolate": True, "base": "", "show": [], "bounds": {"file": 1}}
+    monkeypatch.setattr(warden.sys, "stdin", io.StringIO(json.dumps(order)))
+    warden.main()
+    report = json.loads(capsys.readouterr().out)
+    assert report["unisolated"] and "not permitted" in report["failed"]
 
 
 def test_a_compiler_that_takes_too_long_is_named():

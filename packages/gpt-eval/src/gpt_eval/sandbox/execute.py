@@ -3,7 +3,9 @@
 Every program runs in processes of its own: `warden` sets up the jail, `worker` has the program, `checker` the test.
 A Python program is never in one process with its test, so it cannot pass by leaving early, by answering with objects
 that are equal to everything, or by reading what is expected. C++ and JavaScript programs carry their test with them:
-there an early exit is caught (the word is missing), a program written to deceive is not.
+there an early exit is caught (the word is missing), and so is JavaScript that replaces `console` or its `assert`. A
+program written to deceive is not: C++ can `#define assert`, JavaScript can declare a `console` of its own, both can
+read the word in their own file or memory and write it. Their passes are worth what the model's good faith is.
 """
 
 import json
@@ -122,7 +124,12 @@ def _cpp(compiler: str, source: str, word: str) -> dict[str, Any]:
 
 def _javascript(interpreter: str, source: str, word: str) -> dict[str, Any]:
     # console.assert only prints; the tests of HumanEval-X mean it to fail.
-    strict = "console.assert = (ok, ...rest) => { if (!ok) throw new Error(rest.join(' ') || 'assertion failed'); };\n"
+    strict = (
+        "{ const value = (ok, ...rest) => { if (!ok) throw new Error(rest.join(' ') || 'assertion failed'); };\n"
+        "const fixed = { writable: false, configurable: false };\n"
+        "Object.defineProperty(console, 'assert', { value, ...fixed });\n"
+        "Object.defineProperty(globalThis, 'console', { value: console, ...fixed }); }\n"
+    )
     last = f'\n;require("fs").writeSync(3, "{word}");\n'
     argv = [interpreter, "--max-old-space-size=192", "--single-threaded", "program.js"]
     # V8 reserves far more address space than it uses: its resident memory is bounded instead.
@@ -132,12 +139,12 @@ def _javascript(interpreter: str, source: str, word: str) -> dict[str, Any]:
 
 def _execute(work: dict[str, Any], word: str, limits: Limits, isolate: bool) -> Execution:
     report = _warden(work, limits, isolate)
-    if "failed" in report and isolate and report["failed"].startswith(("OSError", "PermissionError")):
-        report = _warden(work, limits, False)  # a kernel that makes namespaces and refuses mounts
+    if isolate and report.get("unisolated"):  # said before any program began
+        report = _warden(work, limits, False)
     if "failed" in report:
         raise EvaluationError(f"the sandbox could not be set up, so no program was run: {report['failed']}")
     if "lost" in report:
-        return Execution(passed=False, error=f"the sandbox did not come back: {report['lost']}")
+        return Execution(passed=False, error=f"the sandbox broke off: {report['lost']}")
     said = _said(report["said"])
     held = tuple(report["in_force"])
     common = {"timeout": report["timeout"], "output": report["output"], "isolation": held}

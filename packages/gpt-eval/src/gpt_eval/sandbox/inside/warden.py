@@ -1,6 +1,8 @@
 """Starts the processes of one execution inside the jail, watches them, ends them, and reports.
 
-Run in a bare interpreter, its order on stdin as JSON, its report on stdout as JSON. The order holds `bounds` (numbers
+Run in a bare interpreter, its order on stdin as JSON, its report on stdout as JSON: what came of the program, or
+`failed` (nothing was started; `unisolated` where this kernel refused the isolation) or `lost` (what went wrong after
+the jail was ready, which the program may have caused). The order holds `bounds` (numbers
 of `Limits`), `show` (paths to reveal), `base` (an empty folder), `bare` (the start of a command that runs a module of
 this folder) and either `check` (an order for `checker` and `worker`) or `steps` (commands, each to end with 0 before
 the next) with `files` to write first.
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.02
 REPORT_BYTES = 1 << 20
+
+
+class NotIsolated(Exception):
+    """The kernel refused the isolation; no program has been started."""
 
 
 class Watch:
@@ -226,7 +232,10 @@ def inside(order: dict[str, Any], spaces: list[str]) -> dict[str, Any]:
     alone = "process namespace" in spaces
     uid = None
     if alone:
-        listed = jail.enter_root(order["base"], order["show"], 4 * order["bounds"]["file"])
+        try:
+            listed = jail.enter_root(order["base"], order["show"], 4 * order["bounds"]["file"])
+        except OSError as error:  # a kernel that makes namespaces and refuses mounts
+            raise NotIsolated(error) from error
         in_force += ["own root", *(["memory of all processes"] if listed else [])]
     else:
         in_force += ["memory of all processes"] if os.path.isdir("/proc/self") else []
@@ -244,15 +253,23 @@ def inside(order: dict[str, Any], spaces: list[str]) -> dict[str, Any]:
         os.chown(".", uid, uid)
         in_force.append("another user")
     watch = Watch(order["bounds"], alone)
-    report = check(order, uid, watch) if "check" in order else run_steps(order, uid, watch)
-    end_all(alone)
+    try:
+        report = check(order, uid, watch) if "check" in order else run_steps(order, uid, watch)
+    except Exception as error:
+        return {"lost": f"{type(error).__name__}: {error}"}
+    finally:
+        end_all(alone)
     output = watch.output.decode(errors="replace")
     return report | {"timeout": watch.timeout, "memory": watch.memory, "output": output, "in_force": in_force}
 
 
 def main() -> None:
     order = json.load(sys.stdin)
-    spaces = jail.separate() if order["isolate"] else []  # before this process hides its maps of users from itself
+    try:
+        spaces = jail.separate() if order["isolate"] else []  # before this process hides its maps of users from itself
+    except OSError as error:
+        print(json.dumps({"failed": str(error), "unisolated": True}), flush=True)
+        return
     jail.die_with_parent()
     if "process namespace" in spaces:
         first = os.fork()
@@ -262,5 +279,5 @@ def main() -> None:
     try:
         report = inside(order, spaces)
     except Exception as error:
-        report = {"failed": f"{type(error).__name__}: {error}"}
+        report = {"failed": f"{type(error).__name__}: {error}", "unisolated": isinstance(error, NotIsolated)}
     print(json.dumps(report), flush=True)
