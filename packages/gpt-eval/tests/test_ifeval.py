@@ -170,6 +170,16 @@ def test_loose_forgives_an_introduction_and_stars_strict_does_not():
         ("length_constraints:number_words", {"num_words": "5", "relation": "at least"}, "must be int, got '5'"),
         ("keywords:existence", {"keywords": ["("]}, "regular expression"),
         ("startend:beginning", {}, "unknown instruction"),
+        (
+            "keywords:letter_frequency",
+            {"letter": "ab", "let_frequency": 2, "let_relation": "at least"},
+            "one character, got 'ab'",
+        ),
+        (
+            "keywords:letter_frequency",
+            {"letter": " ", "let_frequency": 2, "let_relation": "at least"},
+            "one character, got ' '",
+        ),
     ],
 )
 def test_arguments_that_upstream_would_draw_at_random_are_errors(name, given, words):

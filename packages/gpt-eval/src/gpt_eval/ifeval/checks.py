@@ -221,6 +221,8 @@ def arguments(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             value = int(value)  # a column with nulls becomes floats on its way through some tables
         if not isinstance(value, kind):
             raise ValueError(f"{name}: {key} must be {kind.__name__}, got {value!r}")
+        if key == "letter" and len(str(value).strip()) != 1:
+            raise ValueError(f"{name}: letter must be one character, got {value!r}")
         found[key] = value
         if key in PATTERNS:
             _check_pattern(name, key, given[key])
