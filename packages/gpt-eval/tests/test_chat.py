@@ -12,11 +12,9 @@ from gpt_eval.chat import (
     chat_program,
     convert,
     gsm8k_answer,
-    last_number,
     render_question,
     spellingbee,
 )
-from gpt_eval.chat.extract import harness_equal, strict_match
 from gpt_eval.chat.pass_at_k import pass_at_k
 from gpt_eval.chat.program import cut
 from gpt_eval.data.bundle import Bundle
@@ -25,6 +23,7 @@ from gpt_eval.model import Scored
 from gpt_eval.suites import chatcore
 from gpt_eval.task import Task
 from gpt_eval.types import chat_answer, chat_choice, chat_code, code
+from gpt_eval.types._answers import flexible_number, same_number, strict_number
 
 
 class ByteModel:
@@ -91,6 +90,9 @@ def test_a_question_longer_than_the_model_keeps_its_end():
         ({"gold": True}, "gold is True"),
         ({"choices": ["x"]}, "at least two"),
         ({"letters": ["A", "A"]}, "2 different texts"),
+        ({"letters": [1, 2]}, "2 different texts"),
+        ({"letters": ["A", " "]}, "not blank"),
+        ({"letters": []}, "2 different texts"),
         ({"question": " "}, "not blank"),
     ],
 )
@@ -109,16 +111,18 @@ def test_wrong_choice_rows(change, words):
         ("The answer is 5 or 6", None, None, "6"),
         ("none", None, None, None),
         ("####7", None, None, "7"),
+        ("#### ,", ",", None, None),
+        ("#### .", ".", None, None),
     ],
 )
 def test_numbers_are_read_by_three_rules(text, strict, marked, flexible):
-    assert (strict_match(text), gsm8k_answer(text), last_number(text)) == (strict, marked, flexible)
+    assert (strict_number(text), gsm8k_answer(text), flexible_number(text)) == (strict, marked, flexible)
 
 
 def test_harness_equality_ignores_what_it_says():
     gold = "He pays 1,000 - 2 = $998.\n#### 998"
-    assert harness_equal("$998.", gold) and harness_equal("9,98", gold)
-    assert not harness_equal("99", gold) and not harness_equal(None, gold)
+    assert same_number("$998.", gold) and same_number("9,98", gold)
+    assert not same_number("99", gold) and not same_number(None, gold)
 
 
 def grade_answers(replies, **options):
@@ -139,9 +143,25 @@ def test_answers_by_each_rule():
         grade_answers(replies, extract="guess")
 
 
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({}, (0.0, 50, 1)),
+        ({"top_k": None}, (0.0, None, 1)),
+        ({"n": 4}, (0.0, 50, 1)),
+        ({"n": 4, "temperature": 0.7, "top_k": 8}, (0.7, 8, 4)),
+    ],
+)
+def test_greedy_replies_are_asked_for_once(options, expected):
+    task, row = Task("g", "chat_answer", "g.jsonl", options=options), {"question": "q", "answer": "#### 42"}
+    settings = chat_answer.make_items(task, [row], [0], ByteModel(), "core")[0].generation
+    assert (settings.temperature, settings.top_k, settings.n) == expected
+
+
 def test_whether_a_calculator_was_there_is_recorded():
     task, row = Task("g", "chat_answer", "g.jsonl"), {"question": "q", "answer": "#### 42"}
-    for model, expected in ((ByteModel(), False), (type("Tooled", (ByteModel,), {"tools": True})(), True)):
+    for said, expected in (({}, None), ({"tools": False}, False), ({"tools": True}, True)):
+        model = type("Model", (ByteModel,), said)()
         item = chat_answer.make_items(task, [row], [0], model, "core")[0]
         record = chat_answer.grade(task, item, ["#### 42"], "core")
         assert chat_answer.summarize(task, [record]) == {"extract": "gsm8k", "tools": expected}
@@ -158,7 +178,8 @@ def test_the_spelling_bee_is_made_into_a_bundle(tmp_path):
 
 def test_an_answer_without_a_number_is_a_wrong_row():
     task = Task("g", "chat_answer", "g.jsonl")
-    assert "#### NUMBER" in chat_answer.check_row({"question": "q", "answer": "42"}, task)
+    for answer in ("42", "#### ,", "#### ."):
+        assert "#### NUMBER" in chat_answer.check_row({"question": "q", "answer": answer}, task)
     assert chat_answer.check_row({"question": "q", "answer": "#### 42"}, task) is None
 
 
@@ -180,6 +201,14 @@ def test_an_answer_without_a_number_is_a_wrong_row():
         ("9" * 999 + "*" + "9" * 999, None),
         ("(" * 500, None),
         ("", None),
+        ("1e5", None),
+        ("1e999", None),
+        ("9" * 400 + ".0", None),
+        ("0x10", None),
+        ("1_0", None),
+        ("2j * 2", None),
+        ('"aa".count("a") + 1e5', None),
+        ("1. + .5", 1.5),
     ],
 )
 def test_the_calculator_knows_arithmetic_and_counting_only(expression, value):
@@ -261,6 +290,22 @@ def test_code_asks_for_what_the_options_say():
         settings(pass_at_k=5)
     with pytest.raises(EvaluationError, match="no room for a prompt"):
         settings(max_new_tokens=4096)
+
+
+def test_answers_are_shorter_where_the_longest_prompt_leaves_less():
+    model, task = ByteModel(), Task("he", "code", "he.jsonl")
+    rows = [ROW, ROW | {"prompt": PROMPT + "#" * 50}]
+    longest = len(rows[1]["prompt"]) + 1  # and its first token
+    model.max_length = longest + 64
+    item = code.make_items(task, rows, [0], model, "harness")[0]  # a row of the file that is not asked counts too
+    assert item.generation.max_new_tokens == 64 and not item.truncated
+    record = code.grade(task, item, ["    return x + 1\n"], "harness")
+    assert record.correct == 1.0 and code.summarize(task, [record])["max_new_tokens"] == 64
+    model.max_length -= 1
+    with pytest.raises(EvaluationError, match=rf"longest prompt has {longest} tokens and leaves 63 of {longest + 63}"):
+        code.make_items(task, rows, [0], model, "harness")
+    given = Task("he", "code", "he.jsonl", options={"max_new_tokens": 100})
+    assert code.make_items(given, rows, [1], model, "harness")[0].truncated
 
 
 def test_chat_code():

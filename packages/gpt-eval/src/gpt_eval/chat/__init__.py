@@ -1,7 +1,7 @@
 """Questions to models that answer in conversations: how they are asked, and how a short answer is read from a text."""
 
 from gpt_eval.chat.calculator import calculate
-from gpt_eval.chat.extract import gsm8k_answer, last_number
+from gpt_eval.chat.extract import gsm8k_answer
 from gpt_eval.chat.multiple_choice import letters_of, render_question
 from gpt_eval.chat.program import base_program, chat_program
 
@@ -10,7 +10,6 @@ __all__ = [
     "calculate",
     "chat_program",
     "gsm8k_answer",
-    "last_number",
     "letters_of",
     "render_question",
 ]

@@ -1,6 +1,7 @@
 """The tool of nanochat's chat models: arithmetic, and how often a letter is in a word. No `eval`."""
 
 import ast
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -14,25 +15,31 @@ ARITHMETIC: dict[type[ast.AST], Callable[..., Any]] = {
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
+ARITHMETIC_CHARACTERS = frozenset("0123456789*+-/.() ")
 MAX_CHARACTERS = 1000
 MAX_BITS = 4096
 """Of an integer: products of a long expression stay small, so no time limit is needed."""
 
 
 def calculate(expression: str) -> int | float | None:
-    """The value of an expression; None for anything but + - * / // ( ) of numbers, or "text".count("letter").
+    """The value of an expression; None for anything but + - * / // ( ) of numbers, or "text".count("letter") alone.
 
-    Commas are dropped first (1,000 is 1000). Powers, names and other calls have no value, as in nanochat, and neither
-    has a division by zero.
+    Commas are dropped first (1,000 is 1000). Numbers are written in digits with at most a dot: 1e5, 0x10 and 1_0 have
+    no value. Neither have powers, names and other calls, as in nanochat, a division by zero, or what is no finite
+    number.
     """
     expression = expression.replace(",", "").strip()
     if not expression or len(expression) > MAX_CHARACTERS:
         return None
+    counts = not ARITHMETIC_CHARACTERS.issuperset(expression)
+    if counts and (".count(" not in expression or "\\" in expression):
+        return None
     try:
-        value = _value(ast.parse(expression, mode="eval").body)
+        tree = ast.parse(expression, mode="eval").body
+        value = _value(tree) if isinstance(tree, ast.Call) or not counts else None
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
         return None
-    return None if isinstance(value, str) else value
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _value(node: ast.AST) -> Any:

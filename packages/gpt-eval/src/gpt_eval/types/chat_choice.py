@@ -29,8 +29,12 @@ def check_row(row: Row, task: Task) -> str | None:
     if "letters" not in row:
         return None if len(choices) <= len(LETTERS) else f"{len(choices)} choices need letters of their own"
     letters = row["letters"]
-    if not isinstance(letters, list) or len(letters) != len(choices) or len(set(map(str, letters))) != len(letters):
-        return f"letters must be {len(choices)} different texts, got {letters!r}"
+    if (
+        not isinstance(letters, list)
+        or not all(isinstance(each, str) and each.strip() for each in letters)
+        or not len(letters) == len(set(letters)) == len(choices)
+    ):
+        return f"letters must be {len(choices)} different texts that are not blank, got {letters!r}"
     return None
 
 

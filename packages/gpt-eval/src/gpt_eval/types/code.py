@@ -2,8 +2,11 @@
 
 Rows: task_id, prompt, test, entry_point, language (python | c++ | javascript; python where absent). Prompts are used as
 they are, never stripped. `correct` is pass@k for the smallest k asked for; every pass@k is a metric.
+Only plain data passes between a Python program and its test: a test that hands the program a function, a class or an
+open file fails it, whatever the program does, so such a benchmark is not supported (HumanEval has none).
 Options: pass_at_k (1, or several), generations_per_sample (greedy: 1), temperature (0.2 with several samples), top_p
-(0.95), max_new_tokens (1024), seconds (5, of a program).
+(0.95), max_new_tokens (1024, or what the model's context leaves after the file's longest prompt where that is less),
+seconds (5, of a program).
 """
 
 import hashlib
@@ -23,6 +26,7 @@ NEEDS: frozenset[Capability] = frozenset({"generate"})
 EXECUTES_CODE = True
 LANGUAGES = ("python", "c++", "javascript")
 CLOSING_BRACE = ("\n}",)
+NEW_TOKENS, LEAST_NEW_TOKENS = 1024, 64
 WORKERS = 2
 """Programs that run at once."""
 
@@ -42,18 +46,14 @@ def make_items(
 ) -> list[Item]:
     """The prompt's tokens to go on from; a row whose language has no compiler here is unscored."""
     isolation()  # a sandbox that does not work shows before anything is generated
+    length = answer_length(task, rows, model)
     items = []
     for index in indices:
         row = rows[index]
         language = row.get("language", "python")
-        settings = sampling(task, STOPS if language == "python" else CLOSING_BRACE, 1024)
+        settings = sampling(task, STOPS if language == "python" else CLOSING_BRACE, length)
         ids = model.encode(row["prompt"], specials=True)
         room = model.max_length - settings.max_new_tokens
-        if room < 1:
-            raise EvaluationError(
-                f"{task.name}: max_new_tokens {settings.max_new_tokens} leaves no room for a prompt in "
-                f"{model.max_length} tokens; set the option max_new_tokens lower"
-            )
         reason = missing_tool(language)
         items.append(
             Item(
@@ -67,6 +67,30 @@ def make_items(
             )
         )
     return items
+
+
+def answer_length(task: Task, rows: Sequence[Row], model: LanguageModel) -> int:
+    """Tokens that an answer may have, the same for all rows of a file.
+
+    Raises EvaluationError where the option asks for so many that no prompt fits before them, or where, without the
+    option, the longest prompt leaves fewer than LEAST_NEW_TOKENS.
+    """
+    if "max_new_tokens" in task.options:
+        length = int(task.options["max_new_tokens"])
+        if length < model.max_length:
+            return length
+        raise EvaluationError(
+            f"{task.name}: max_new_tokens {length} leaves no room for a prompt in "
+            f"{model.max_length} tokens; set the option max_new_tokens lower"
+        )
+    longest = max(len(model.encode(row["prompt"], specials=True)) for row in rows)
+    left = model.max_length - longest
+    if left < LEAST_NEW_TOKENS:
+        raise EvaluationError(
+            f"{task.name}: the longest prompt has {longest} tokens and leaves {max(left, 0)} of {model.max_length} for "
+            f"an answer, expected at least {LEAST_NEW_TOKENS}; with the option max_new_tokens long prompts are cut"
+        )
+    return min(NEW_TOKENS, left)
 
 
 def grade(task: Task, item: Item, outputs: Sequence[Scored] | Sequence[str], protocol: ProtocolName) -> Record:
@@ -106,6 +130,7 @@ def graded(task: Task, item: Item, programs: Sequence[str], prelude: str) -> Rec
         detail={
             "executions": [{"program": source, **ran[source].as_dict()} for source in different],
             "samples": [different.index(each) for each in programs],
+            "max_new_tokens": item.generation.max_new_tokens if item.generation else None,
         },
     )
 
@@ -118,9 +143,11 @@ def run(row: Row, source: str, prelude: str, limits: Limits) -> Execution:
 
 
 def summarize(task: Task, records: Sequence[Record]) -> dict[str, Any]:
-    """What held the programs, and how many of them took too long or too much."""
+    """What held the programs, how long they could be, and how many of them took too long or too much."""
     executions = [each for record in records for each in record.detail.get("executions", ())]
+    lengths = [length for record in records if (length := record.detail.get("max_new_tokens")) is not None]
     return {
+        "max_new_tokens": max(lengths, default=None),
         "isolation": sorted({name for each in executions for name in each["isolation"]}),
         "n_programs": len(executions),  # different ones: equal samples of a problem run once
         "n_timeouts": sum(each["timeout"] for each in executions),
