@@ -132,7 +132,7 @@ def nanochat(seed: int, folder: str, dataset: str, context: str, *sizes: str) ->
         model.zero_grad(set_to_none=True)
         seconds += time.process_time() - begin
         if step % 50 == 0:
-            print(f"step {step}: loss {float(loss):.4f}", flush=True)
+            print(f"step {step}: loss {loss.item():.4f}", flush=True)
     return {"steps": seconds, **judged(model, model, Path(dataset), int(context))}
 
 
