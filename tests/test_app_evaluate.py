@@ -181,9 +181,15 @@ def test_an_interrupt_keeps_what_is_done_and_says_so(app, folder, monkeypatch):
         (["out/a-run", "--suite", "pikc", "--bundle", "bundle"], "did you mean pick"),
         (["out/a-run", "--suite", "core", "--bundle", "bundle"], "no data"),
         (["out/a-run", "--bundle", "no/such/bundle"], "no/such/bundle: no such folder"),
-        (["out/c-run", "--bundle", "bundle"], "c-run"),
-        (["hf:no/such/model", "--bundle", "bundle"], "no/such/model"),
-        (["http://127.0.0.1:9/v1", "--bundle", "bundle"], "give --model NAME"),
+        (["out/c-run", "--suite", "pick", "--bundle", "bundle"], "c-run"),
+        (["hf:no/such/model", "--suite", "pick", "--bundle", "bundle"], "no/such/model"),
+        (["http://127.0.0.1:9/v1", "--suite", "pick", "--bundle", "bundle"], "give --model NAME"),
+        (["out/a-run", "--bundle", "bundle", "--max-length", "64"], "--max-length means nothing to a run"),
+        (
+            ["http://127.0.0.1:9/v1", "--bundle", "bundle", "--model", "m", "--dtype", "float16"],
+            "--dtype means nothing",
+        ),
+        (["hf:hf", "--bundle", "bundle", "--trust", "pkg"], "--trust means nothing to a model of transformers"),
         (["compare", "bundle", "bundle"], "results.json: no such file"),
     ],
 )

@@ -19,11 +19,44 @@ from gpt_eval.model import LanguageModel
 def load(options: Options, device: torch.device) -> LanguageModel:
     """Raises ValueError (CheckpointError, EvaluationError) for what cannot be loaded."""
     target = options.target
+    _refuse_strangers(options)
     if target.startswith("hf:"):
         return load_transformers(target[3:], options, device)
     if target.startswith(("http:", "https:")):
         return load_endpoint(target, options)
     return load_checkpoint(options, device)
+
+
+MEANT_FOR = {
+    "checkpoint": {"a run"},
+    "trust": {"a run"},
+    "tokenizer": {"a run", "nanoGPT's ckpt.pt", "a model of transformers"},
+    "dtype": {"a run", "nanoGPT's ckpt.pt", "a model of transformers"},
+    "batch_tokens": {"a run", "nanoGPT's ckpt.pt", "a model of transformers"},
+    "max_length": {"a model of transformers", "an endpoint"},
+    "model": {"an endpoint"},
+    "key_env": {"an endpoint"},
+}
+"""Option -> the kinds of MODEL that it changes."""
+
+
+def _refuse_strangers(options: Options) -> None:
+    """Raises ValueError for an option that would be ignored for this kind of model."""
+    kind = _kind(options.target)
+    for name, kinds in MEANT_FOR.items():
+        if kind not in kinds and getattr(options, name) not in (None, [], "latest"):
+            option = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{options.target}: {option} means nothing to {kind}; it is for {', '.join(sorted(kinds))}"
+            )
+
+
+def _kind(target: str) -> str:
+    if target.startswith("hf:"):
+        return "a model of transformers"
+    if target.startswith(("http:", "https:")):
+        return "an endpoint"
+    return "nanoGPT's ckpt.pt" if target.endswith(".pt") else "a run"
 
 
 def load_transformers(folder: str, options: Options, device: torch.device) -> LanguageModel:

@@ -15,16 +15,30 @@ RNG = np.random.default_rng(7)
 FIRST, SECOND = (RNG.random((2, 60)) < [[0.4], [0.6]]).astype(float)
 
 
-def saved(tmp_path, name, grades, *, label="t/0-shot", protocol="foundry", categories=None, sha="s", baseline=0.25):
+def saved(
+    tmp_path,
+    name,
+    grades,
+    *,
+    label="t/0-shot",
+    protocol="foundry",
+    categories=None,
+    sha="s",
+    baseline=0.25,
+    dtype="float32",
+):
     folder = tmp_path / name
     settings = {"has_categories": categories is not None}
-    task = {"label": label, "baseline": baseline, "data_sha256": sha, "settings": settings}
+    accuracy = float(np.nanmean(grades))
+    task = {"label": label, "accuracy": accuracy, "baseline": baseline, "data_sha256": sha, "settings": settings}
+    model = {"name": name, "dtype": dtype}
     records = {
         i: Record(i, float(grade), 0, 0, None if categories is None else categories[i])
         for i, grade in enumerate(grades)
     }
-    SampleWriter(folder / "samples.jsonl", {"tasks": {}}, {label: records}).close()
-    results = {"model": {"name": name}, "protocol": protocol, "tasks": [task]}
+    header = {"model": model, "protocol": protocol, "versions": {}, "tasks": {}}
+    SampleWriter(folder / "samples.jsonl", header, {label: records}).close()
+    results = header | {"limit": None, "tasks": [task | {"rows": len(records)}]}
     (folder / "results.json").write_text(json.dumps(results))
     return load_results(folder)
 
@@ -120,9 +134,38 @@ def test_an_unfinished_evaluation_is_named(tmp_path):
         load_results(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"limit": 50}, "it has 60 items of t/0-shot, expected 50"),
+        ({"versions": {"torch": "9"}}, "versions is {} there"),
+        ({"model": {"name": "before"}}, "model is"),
+    ],
+)
+def test_results_beside_other_samples_are_refused(tmp_path, change, message):
+    path = saved(tmp_path, "a", FIRST).folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(EvaluationError, match=f"is not what results.json was made of: {message}"):
+        load_results(path.parent)
+
+
+def test_a_score_that_was_withdrawn_is_not_compared_and_named(tmp_path):
+    first, second = saved(tmp_path, "a", FIRST), saved(tmp_path, "b", SECOND)
+    second.results["tasks"][0]["accuracy"] = None
+    assert compare(first, second) == []
+    assert "not compared, for want of a score: t/0-shot" in comparison_table(first, second, [])
+
+
+def test_different_dtypes_are_mentioned(tmp_path):
+    first, second = saved(tmp_path, "a", FIRST), saved(tmp_path, "b", SECOND, dtype="bfloat16")
+    found = compare(first, second)
+    assert "dtypes differ (float32, bfloat16)" in comparison_table(first, second, found)
+    assert "dtypes differ" not in comparison_table(first, first, found)
+
+
 def test_the_table_marks_intervals_without_zero(tmp_path):
     first, second = saved(tmp_path, "a", [0] * 30), saved(tmp_path, "b", [1] * 30)
-    line = comparison_table(first, second, compare(first, second)).splitlines()[-1]
+    line = comparison_table(first, second, compare(first, second)).splitlines()[-3]
     assert line.split() == [
         "t/0-shot",
         "30",

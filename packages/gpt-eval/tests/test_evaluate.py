@@ -198,6 +198,38 @@ def test_changed_data_are_not_continued_but_may_begin_anew(interrupted, hash_mod
     assert sum(model.calls[1:]) == 23 * 4 + 11
 
 
+def test_work_on_tasks_that_are_no_longer_asked_for_is_not_dropped(interrupted, hash_model, bundle_folder):
+    before = (interrupted / "samples.jsonl").read_bytes()
+    with pytest.raises(EvaluationError, match="it has 6 items of pick/2-shot, which this list of tasks would drop"):
+        evaluate(hash_model(), "say", bundle_folder, output=interrupted)
+    assert (interrupted / "samples.jsonl").read_bytes() == before
+
+
+def test_another_dtype_is_another_question_and_results_name_it(hash_model, bundle_folder, tmp_path):
+    model = hash_model()
+    model.dtype = "float32"
+    assert evaluate(model, "say", bundle_folder, output=tmp_path).model["dtype"] == "float32"
+    model.dtype = "bfloat16"
+    with pytest.raises(EvaluationError, match=r"is now \{'dtype': 'bfloat16'\}"):
+        evaluate(model, "say", bundle_folder, output=tmp_path)
+
+
+def test_results_of_before_do_not_stay_beside_samples_of_now(hash_model, bundle_folder, tmp_path):
+    evaluate(hash_model(), "pick", bundle_folder, output=tmp_path)
+    (tmp_path / "report.md").write_text("of before")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(hash_model(seed=1, fail_after=1), "pick", bundle_folder, output=tmp_path, resume=False)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["samples.jsonl"]
+
+
+def test_an_output_that_cannot_be_written_stops_all_ranks(hash_model, bundle_folder, tmp_path, on_ranks):
+    (tmp_path / "file").touch()
+    found = on_ranks(
+        2, lambda ranks: evaluate(hash_model(), "say", bundle_folder, output=tmp_path / "file", ranks=ranks)
+    )
+    assert isinstance(found[0], OSError) and isinstance(found[1], EvaluationError), found
+
+
 # Refused before anything is asked
 
 

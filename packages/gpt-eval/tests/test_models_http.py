@@ -65,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         faults = self.server.faults
         if failure is not None:
             return self.send(failure, {"error": "made up"}, {"Retry-After": "3"})
+        if "silent" in faults:
+            return self.send(200, {"choices": [self.server.said]})
         if self.path.endswith("/chat/completions"):
             if "no chat" in faults:
                 return self.send(404, {"error": "no such route"})
@@ -192,6 +194,34 @@ def test_failures_that_stay_are_named(model_of, server):
     with pytest.raises(EvaluationError, match="status 400"):
         score(model, ("The sky is", " blue"))
     assert len(server.waits) == 5  # a refusal is not tried again
+
+
+CHAT = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (CHAT, {"message": {"content": None, "tool_calls": [1]}, "finish_reason": "tool_calls"}),
+        (CHAT, {"message": {"role": "assistant"}, "finish_reason": "stop"}),
+        (CHAT, {"message": {"content": [{"type": "text"}]}, "finish_reason": "stop"}),
+        (CHAT, {"text": "of the other route"}),
+        ([65], {"message": {"content": "of the other route"}}),
+        ([65], {"text": None, "finish_reason": "content_filter"}),
+    ],
+)
+def test_an_answer_without_text_is_an_error_and_no_wrong_answer(model_of, server, prompt, said):
+    model = model_of()
+    server.faults, server.said = {"silent"}, said
+    with pytest.raises(EvaluationError, match="the server's answer has no text in"):
+        model.generate([prompt], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_an_empty_answer_is_an_answer(model_of, server, reason):
+    model = model_of()
+    server.faults, server.said = {"silent"}, {"message": {"content": None}, "text": None, "finish_reason": reason}
+    assert model.generate([CHAT, [65]], max_new_tokens=3) == [[""], [""]]
 
 
 def test_several_requests_at_a_time_come_back_in_order(model_of, server):

@@ -66,6 +66,8 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_place(written):
     ("change", "message"),
     [
         ({"model": {"name": "other"}}, "model was"),
+        ({"model": {"name": "m", "dtype": "bfloat16"}}, "model was {'dtype': None}, is now {'dtype': 'bfloat16'}"),
+        ({"tasks": {"b/0-shot": "9"}}, "it has 2 items of a/0-shot, which this list of tasks would drop"),
         ({"protocol": "core"}, "protocol was None, is now 'core'"),
         ({"tasks": {"a/0-shot": "2"}}, "a/0-shot has other settings or data"),
         ({"probe": [-1.0, -2.1]}, "its weights have changed"),

@@ -6,7 +6,7 @@ bootstrap over items (Efron & Tibshirani 1993), p-values McNemar's exact test (M
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,38 @@ def load_results(folder: str | Path) -> SavedResults:
     folder = Path(folder)
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        _, records = read_samples(folder / "samples.jsonl")
+        header, records = read_samples(folder / "samples.jsonl")
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{error.filename}: no such file; give the --output folder of a finished evaluation"
         ) from error
     except json.JSONDecodeError as error:
         raise EvaluationError(f"{folder / 'results.json'}:{error.lineno}: not JSON ({error.msg})") from error
+    reason = _unfinished(results, header, records)
+    if reason:
+        raise EvaluationError(f"{folder}: samples.jsonl is not what results.json was made of: {reason}; evaluate again")
     return SavedResults(folder, results, records)
+
+
+def _unfinished(
+    results: Mapping[str, Any], header: Mapping[str, Any], records: Mapping[str, Mapping[int, Record]]
+) -> str | None:
+    """Why the samples are not those of the results, in words; None if they are."""
+    for field in ("model", "protocol", "versions"):
+        if results[field] != header.get(field):
+            return f"{field} is {header.get(field)!r} there, {results[field]!r} here"
+    for task in results["tasks"]:
+        limit, found = results["limit"], len(records.get(task["label"], {}))
+        expected = task["rows"] if limit is None else min(limit, task["rows"])
+        if found != expected:
+            return f"it has {found} items of {task['label']}, expected {expected}"
+    return None
 
 
 def compare(first: SavedResults, second: SavedResults, *, seed: int = 0) -> list[Difference]:
     """Differences on the tasks that both have, and last on the mean of their centered accuracies.
+
+    A task that one of them has no score for is left out, whatever its items say.
 
     Raises EvaluationError for different protocols, for a task with other settings or data, for other items, and where
     no task is common.
@@ -96,7 +116,8 @@ def compare(first: SavedResults, second: SavedResults, *, seed: int = 0) -> list
     found, means, baselines = [], [], []
     for label in labels:
         _check_same_items(first, second, label)
-        pairs = _pairs(first, second, label)
+        scored = all(side.task(label)["accuracy"] is not None for side in (first, second))
+        pairs = _pairs(first, second, label) if scored else {}
         if pairs:
             resampled = bootstrap(list(pairs.values()), rng)
             found.append(_difference(label, pairs, resampled))
@@ -209,4 +230,24 @@ def comparison_table(first: SavedResults, second: SavedResults, differences: Seq
         for one in differences
     ]
     names = f"first   {first.name} ({first.folder})\nsecond  {second.name} ({second.folder})"
-    return "\n".join([names, f"protocol {first.results['protocol']}", "", *aligned([header, *lines])])
+    legend = (
+        "difference: second - first. 95 %: paired bootstrap over items; * where it leaves out 0. p: McNemar, exact; where "
+        "it and the star disagree there are too few items."
+    )
+    notes = _notes(first, second, {one.label for one in differences})
+    return "\n".join(
+        [names, f"protocol {first.results['protocol']}", *notes, "", *aligned([header, *lines]), "", legend]
+    )
+
+
+def _notes(first: SavedResults, second: SavedResults, shown: Collection[str]) -> list[str]:
+    """Lines on what a reader of the differences must know."""
+    notes = []
+    one, two = (side.results["model"].get("dtype") for side in (first, second))
+    if one != two:
+        notes.append(f"dtypes differ ({one or 'unknown'}, {two or 'unknown'}): rounding alone flips some predictions")
+    theirs = {task["label"] for task in second.results["tasks"]}
+    common = [task["label"] for task in first.results["tasks"] if task["label"] in theirs]
+    if unscored := [label for label in common if label not in shown]:
+        notes.append(f"not compared, for want of a score: {', '.join(unscored)}")
+    return notes

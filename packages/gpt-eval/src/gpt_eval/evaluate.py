@@ -107,7 +107,7 @@ class Evaluation:
         started = time.monotonic()
         records: Kept = {task.label: dict(self.kept.get(task.label, {})) for task, _, _ in self.tasks}
         writes = self.output is not None and self.ranks.rank == 0
-        with closing(self._writer(records) if writes else _Nowhere()) as writer:
+        with closing(together(self.ranks, lambda: self._writer(records) if writes else _Nowhere())) as writer:
 
             def keep(label: str, found: Sequence[Record]) -> None:
                 records[label].update((record.index, record) for record in found)
@@ -123,8 +123,12 @@ class Evaluation:
         return results
 
     def _writer(self, records: Kept) -> SampleWriter:
+        """Begins samples.jsonl; what an earlier evaluation made of it would not belong to it any more."""
         assert self.output is not None
-        return SampleWriter(self.output / "samples.jsonl", self.header, records)
+        writer = SampleWriter(self.output / "samples.jsonl", self.header, records)
+        for name in ("results.json", "report.md", "bars.png", "radar.png"):
+            (self.output / name).unlink(missing_ok=True)
+        return writer
 
     def _results(self, records: Kept, seconds: float) -> Results:
         found = []
@@ -245,6 +249,7 @@ def _header(
         "backend": type(model).__name__,
         "tokenizer_hash": model.tokenizer_hash,
         "max_length": model.max_length,
+        "dtype": None if (dtype := getattr(model, "dtype", None)) is None else str(dtype).removeprefix("torch."),
         "supports": sorted(model.supports),
     }
     return {

@@ -52,7 +52,10 @@ class Scored(NamedTuple):
 
 
 class LanguageModel(Protocol):
-    """Anything that scores or continues text."""
+    """Anything that scores or continues text.
+
+    May have `dtype` ("bfloat16"), where it knows what it computes in: results name it, and none goes on in another.
+    """
 
     name: str
     """Of the model, for results and reports."""

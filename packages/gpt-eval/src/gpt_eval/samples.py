@@ -78,13 +78,13 @@ def resume(path: Path, header: Mapping[str, Any]) -> dict[str, dict[int, Record]
     before, records = read_samples(path)
     if not before:  # killed before the first line was whole
         return {}
-    reason = _difference(before, header)
+    reason = _difference(before, header) or _dropped(records, header)
     if reason:
         raise EvaluationError(
             f"{path} belongs to another evaluation: {reason}; give another output folder, "
             "or begin anew with resume=False (--no-resume)"
         )
-    return {label: records[label] for label in header["tasks"] if label in records}
+    return records
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -92,9 +92,10 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 
     Their lists of tasks may differ, and the limit may grow: it changes no item.
     """
-    for name in now.keys() | before.keys():
+    for name in sorted(now.keys() | before.keys()):
         if name not in ("tasks", "probe", "limit") and before.get(name) != now.get(name):
-            return f"{name} was {before.get(name)!r}, is now {now.get(name)!r}"
+            was, is_now = _unequal(before.get(name), now.get(name))
+            return f"{name} was {was!r}, is now {is_now!r}"
     limits = [math.inf if entry.get("limit") is None else entry["limit"] for entry in (before, now)]
     if limits[1] < limits[0]:
         had = "all rows" if before.get("limit") is None else f"{before['limit']} rows of each task"
@@ -105,6 +106,23 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
         if before["tasks"][label] != now["tasks"][label]:
             return f"{label} has other settings or data than it had"
     return None
+
+
+def _unequal(before: Any, now: Any) -> tuple[Any, Any]:
+    """Both; of two mappings, only the entries that are not equal."""
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return before, now
+    names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+    return {name: before.get(name) for name in sorted(names)}, {name: now.get(name) for name in sorted(names)}
+
+
+def _dropped(records: Mapping[str, Mapping[int, Record]], now: Mapping[str, Any]) -> str | None:
+    """Finished work on tasks that are no longer asked for, in words; None where there is none."""
+    labels = [label for label in records if label not in now["tasks"]]
+    if not labels:
+        return None
+    items = sum(len(records[label]) for label in labels)
+    return f"it has {items} items of {', '.join(labels)}, which this list of tasks would drop"
 
 
 def _same_probe(before: Sequence[float] | None, now: Sequence[float] | None) -> bool:

@@ -80,6 +80,12 @@ class GPTModel:
             self._network = GPTNetwork(model, device=device, vocab_size=vocab_size, context=self.max_length)
         self.supports = ALL if chat is not None else WITHOUT_CHAT
 
+    @property
+    def dtype(self) -> str | None:
+        """Of its first weight, as it is now; None for a model without weights."""
+        parameter = next(iter(self.model.parameters()), None) if hasattr(self.model, "parameters") else None
+        return None if parameter is None else str(parameter.dtype).removeprefix("torch.")
+
     @cached_property
     def tokenizer_hash(self) -> str:
         """sha256 over all tokens."""

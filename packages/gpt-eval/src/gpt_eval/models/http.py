@@ -133,10 +133,11 @@ class HTTPModel:
         if _capability(prompt) == "chat":
             messages = [dict(message) for message in prompt if isinstance(message, Mapping)]
             answer = self._client.post("chat/completions", {"model": self.name, "messages": messages, **settings})
-            return (_choice(answer).get("message") or {}).get("content") or ""
+            choice = _choice(answer)
+            return _text(choice.get("message"), "content", choice)
         text = self.decode([i for i in prompt if isinstance(i, int)])
         answer = self._client.post("completions", {"model": self.name, "prompt": text, **settings})
-        return _choice(answer).get("text") or ""
+        return _text(choice := _choice(answer), "text", choice)
 
     def _each(self, ask: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """The answers in order, several requests at a time; the first failure ends it."""
@@ -185,3 +186,16 @@ def _choice(answer: Any) -> dict[str, Any]:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise EvaluationError(f"the server's answer has no choices: {str(answer)[:200]}")
     return choices[0]
+
+
+def _text(holder: Any, key: str, choice: Mapping[str, Any]) -> str:
+    """The answer's text; null is an empty answer where the model came to an end with nothing said.
+
+    Raises EvaluationError for an answer without text (a tool call, a filter, another API): it is not a wrong one.
+    """
+    text = holder.get(key, choice) if isinstance(holder, Mapping) else choice
+    if text is None and choice.get("finish_reason") in ("stop", "length"):
+        return ""
+    if not isinstance(text, str):
+        raise EvaluationError(f"the server's answer has no text in {key!r}: {str(dict(choice))[:200]}")
+    return text
