@@ -80,6 +80,11 @@ class HuggingFaceModel:
         self._batch_tokens = batch_tokens or (4096 if self._network.device.type == "cpu" else 32768)
         self.supports = ALL if tokenizer.chat_template else WITHOUT_CHAT
 
+    @property
+    def dtype(self) -> str:
+        """Of the weights, as they are now."""
+        return str(self.model.dtype).removeprefix("torch.")
+
     @cached_property
     def tokenizer_hash(self) -> str:
         """sha256 over all tokens."""
