@@ -34,7 +34,9 @@ def run(network, asked, batch_tokens=200, **settings):
     return score(network, asked, max_length=tiny.CONTEXT, batch_tokens=batch_tokens, **settings)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in ("bloom", "granite"))) for kind in KINDS]
+)
 def test_equals_one_unbatched_float64_forward(kind):
     model = tiny.causal_model(kind)
     network = HFNetwork(model, context=tiny.CONTEXT)

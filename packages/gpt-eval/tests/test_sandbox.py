@@ -157,6 +157,7 @@ def test_helpers_of_the_prompt_are_the_benchmark_s_own():
     assert verdict("def poly(x):\n    return 4\ndef f(x):\n    return 7\n", test).passed  # a chat's own
 
 
+@pytest.mark.slow
 def test_cpp():
     if toolchain("c++") is None:
         pytest.skip("no g++ on this machine")

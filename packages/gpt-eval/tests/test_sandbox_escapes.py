@@ -189,6 +189,7 @@ def test_endless_output_is_read_and_dropped():
     assert noisy.passed and len(noisy.output) == QUICK.output_bytes
 
 
+@pytest.mark.slow
 def test_an_endless_answer_and_a_huge_file_are_refused():
     answer = verdict("def f(x):\n    return 'x' * (40 * 2**20)\n", limits=QUICK)
     assert not answer.passed and "longer" in answer.error
