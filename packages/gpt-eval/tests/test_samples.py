@@ -110,3 +110,11 @@ def test_a_full_disk_is_named_and_what_was_there_stays(written, monkeypatch):
     assert caught.value.filename == str(written)
     writer.close()
     assert resume(written, HEADER)["a/0-shot"].keys() == {0, 1}
+
+
+def test_closing_after_a_full_disk_does_not_hide_what_was_said(written):
+    writer = SampleWriter(written, HEADER, {})
+    writer._file = open("/dev/full", "w")  # noqa: SIM115 (closed by the writer)
+    with pytest.raises(OSError, match="make room and run the same again"):
+        writer.append("a/0-shot", [record(2)])
+    writer.close()

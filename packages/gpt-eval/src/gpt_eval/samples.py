@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -174,7 +175,8 @@ class SampleWriter:
     def close(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            file.close()
+            with suppress(OSError):  # what `append` could not write, and has said
+                file.close()
 
 
 def _explained(error: OSError, path: Path) -> OSError:
