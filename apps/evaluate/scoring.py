@@ -8,11 +8,15 @@ import arguments
 import targets
 
 from gpt_core.distributed import Distributed, distributed
-from gpt_eval.evaluate import evaluate
+from gpt_eval.data.bundle import Bundle
+from gpt_eval.errors import EvaluationError
+from gpt_eval.evaluate import builtin_tasks, evaluate
 from gpt_eval.progress import ConsoleProgress
 from gpt_eval.ranks import OneProcess, TorchRanks
 from gpt_eval.report import table, write_results
 from gpt_eval.results import Results
+from gpt_eval.runner import load_type
+from gpt_eval.suites.select import select
 
 
 def main(argv: Sequence[str], description: str) -> None:
@@ -23,6 +27,8 @@ def main(argv: Sequence[str], description: str) -> None:
 
 def score(options: arguments.Options, process: Distributed) -> None:
     """Evaluates and shows; on every rank, of which the first one prints and writes."""
+    targets.refuse_strangers(options)
+    refuse_names(options)
     judge = targets.load_judge(options)
     model = targets.load(options, process.device)
     output = options.output or default_output(model.name, options)
@@ -47,6 +53,19 @@ def score(options: arguments.Options, process: Distributed) -> None:
         raise
     if process.is_main:
         show(results, output, pictures=not options.no_plot)
+
+
+def refuse_names(options: arguments.Options) -> None:
+    """Raises EvaluationError for tasks and data that are not there, before a model is loaded, which may take long.
+
+    Not where a judge or a permission is wanted: `evaluate` says first which of them is missing.
+    """
+    try:
+        select(options.suite, Bundle(options.bundle))
+    except EvaluationError:
+        kinds = [load_type(task) for task in builtin_tasks(options.suite)]
+        if not any(getattr(kind, "NEEDS_JUDGE", False) or getattr(kind, "EXECUTES_CODE", False) for kind in kinds):
+            raise
 
 
 def default_output(name: str, options: arguments.Options) -> Path:

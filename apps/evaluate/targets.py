@@ -19,7 +19,7 @@ from gpt_eval.model import LanguageModel
 def load(options: Options, device: torch.device) -> LanguageModel:
     """Raises ValueError (CheckpointError, EvaluationError) for what cannot be loaded."""
     target = options.target
-    _refuse_strangers(options)
+    refuse_strangers(options)
     if target.startswith("hf:"):
         return load_transformers(target[3:], options, device)
     if target.startswith(("http:", "https:")):
@@ -40,7 +40,7 @@ MEANT_FOR = {
 """Option -> the kinds of MODEL that it changes."""
 
 
-def _refuse_strangers(options: Options) -> None:
+def refuse_strangers(options: Options) -> None:
     """Raises ValueError for an option that would be ignored for this kind of model."""
     kind = _kind(options.target)
     for name, kinds in MEANT_FOR.items():

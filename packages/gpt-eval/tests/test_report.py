@@ -49,7 +49,17 @@ def test_where_nothing_could_be_graded_there_is_no_number():
     assert made.accuracy is None and made.centered is None and made.n == 0
     text = table(results(made))
     line = text.splitlines()[3]
-    assert line.split() == ["cpp", "0", "0", "0.000", "no", "score;", "3", "unscored"]  # K, n and the baseline
+    assert line.split() == [
+        "cpp",
+        "0",
+        "0",
+        "0.000",
+        "no",
+        "score;",
+        "partial;",
+        "3",
+        "unscored",
+    ]  # K, n and the baseline
     assert "| cpp/0-shot | 3 | no compiler |" in markdown(results(made))
 
 

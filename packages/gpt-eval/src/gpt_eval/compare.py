@@ -231,8 +231,8 @@ def comparison_table(first: SavedResults, second: SavedResults, differences: Seq
     ]
     names = f"first   {first.name} ({first.folder})\nsecond  {second.name} ({second.folder})"
     legend = (
-        "difference: second - first. 95 %: paired bootstrap over items; * where it leaves out 0. p: McNemar, exact; where "
-        "it and the star disagree there are too few items."
+        "difference: second - first. 95 %: paired bootstrap over items; * where it leaves out 0. p: McNemar, exact; "
+        "where it and the star disagree there are too few items."
     )
     notes = _notes(first, second, {one.label for one in differences})
     return "\n".join(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +80,7 @@ class HuggingFaceModel:
             self._network = HFNetwork(self.model, context=self.max_length)
         self._batch_tokens = batch_tokens or (4096 if self._network.device.type == "cpu" else 32768)
         self.supports = ALL if tokenizer.chat_template else WITHOUT_CHAT
+        self.tools = False
 
     @property
     def dtype(self) -> str:
@@ -147,6 +149,9 @@ class HuggingFaceModel:
 def _load(source: str | PathLike[str], dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
+    looks_local = str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
+    if looks_local and not Path(source).is_dir():
+        raise EvaluationError(f"{source}: no such folder; give one that save_pretrained wrote, or a name on the Hub")
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto")
     except (OSError, ValueError) as error:

@@ -138,6 +138,11 @@ def _single(name: str, bundle: Bundle) -> Task:
         raise EvaluationError(f"unknown task or suite {bare!r}{hint}")
     task = known[bare] if shots is None else replace(known[bare], num_fewshot=shots)
     found = located(task, bundle)
+    if found is None and bare in bundle.tasks:
+        raise EvaluationError(
+            f"{bare}: the index names {task.file} for it, and {bundle.folder} has no such file; mend the entry's "
+            "`file` or put it there"
+        )
     if found is None:
         raise EvaluationError(
             f"{bare}: no {task.file} in {bundle.folder}; fetch it with `apps/evaluate fetch {bare} --bundle "
