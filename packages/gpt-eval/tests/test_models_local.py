@@ -278,8 +278,11 @@ def test_a_folder_is_loaded(tmp_path):
     messages = [{"role": "user", "content": "hi"}]
     assert loaded.decode(loaded.chat_ids(messages)) == "<user>hi<assistant>"
     assert len(loaded.generate([messages], max_new_tokens=3)[0]) == 1
-    with pytest.raises(EvaluationError, match="holds no"):
+    with pytest.raises(EvaluationError, match="nothing: no such folder"):
         HuggingFaceModel(tmp_path / "nothing", device="cpu")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match="holds no"):
+        HuggingFaceModel(tmp_path / "empty", device="cpu")
 
 
 def test_a_model_that_sees_what_comes_after_is_refused():
