@@ -15,6 +15,8 @@ from gpt_core.training.parallel import check_combination, resolve_strategy
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.state_bytes import StateBytes, state_bytes
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = ("ddp", "zero1", "zero2", "fsdp")
 
 

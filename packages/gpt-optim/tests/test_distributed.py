@@ -14,6 +14,16 @@ from gpt_optim import DistAdamW, DistMuonAdamW, MuonAdamW, ZeroOne
 
 SAVED_ON = 2
 
+
+def slow_beyond_two(*parameters):
+    """Cases whose number of processes, which comes last, is more than 2 are slow."""
+    worlds = [each[-1] if isinstance(each, tuple) else each for each in parameters]
+    return [
+        pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=[pytest.mark.slow] if world > 2 else [])
+        for each, world in zip(parameters, worlds, strict=True)
+    ]
+
+
 # The processes fork from one that has imported already what costs most of their start.
 multiprocessing.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.fsdp"])
 
@@ -40,7 +50,10 @@ def reports(tmp_path_factory):
     return Reports(tmp_path_factory.mktemp("distributed"))
 
 
-@pytest.mark.parametrize(("strategy", "world"), [(s, w) for s in worker.STRATEGIES for w in worker.WORLDS[s]])
+CASES = [(s, w) for s in worker.STRATEGIES for w in worker.WORLDS[s]]
+
+
+@pytest.mark.parametrize(("strategy", "world"), slow_beyond_two(*CASES))
 def test_the_same_weights_as_one_process(reports, world, strategy):
     for found in (report[strategy] for report in reports[world]):
         assert found["identical"], "ranks differ in some bit"
@@ -49,7 +62,7 @@ def test_the_same_weights_as_one_process(reports, world, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp", "ZeroOne rows"])
-@pytest.mark.parametrize("world", [3, 4])
+@pytest.mark.parametrize("world", slow_beyond_two(3, 4))
 def test_saved_on_two_processes_and_resumed_on_more(reports, world, strategy):
     assert all(report[strategy]["resumed"] < 1e-6 for report in reports[world])
 
@@ -66,7 +79,7 @@ def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", slow_beyond_two(2, 3, 4))
 def test_state_bytes_follow_the_formula(reports, world, strategy):
     by_rank = [report[strategy]["bytes"] for report in reports[world]]
     assert all(measured == expected for measured, expected, _ in by_rank)
@@ -75,7 +88,7 @@ def test_state_bytes_follow_the_formula(reports, world, strategy):
     assert sum(measured - everywhere for measured, _, _ in by_rank) == alone, "each of the rest has one owner"
 
 
-@pytest.mark.parametrize("world", [2, 3, 4])
+@pytest.mark.parametrize("world", slow_beyond_two(2, 3, 4))
 def test_special_cases_are_those_of_one_process(reports, world):
     for report in reports[world]:
         assert report["layouts"] < 1e-6
