@@ -44,8 +44,8 @@ def run_parts(
             record.save(records / f"{part.name}.json")
             return record
 
-        running = {pool.submit(work, part): part.name for part in todo}
         try:
+            running = {pool.submit(work, part): part.name for part in todo}
             for future in as_completed(running):
                 found[running[future]] = future.result()
         except BaseException:
