@@ -289,7 +289,7 @@ def terminal(app, out, monkeypatch, capsys):
 
     def run(lines, *arguments):
         monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
-        options = app("arguments").parse([str(out / "toy"), "--top_k", "3", "--device", "cpu", *arguments], None)
+        options = app("options").parse([str(out / "toy"), "--top_k", "3", "--device", "cpu", *arguments], None)
         status = app("terminal").chat(options)
         return status, *capsys.readouterr()
 
@@ -327,9 +327,7 @@ def test_a_conversation_with_commands(terminal):
 
 
 def test_turns_share_the_cache(app, out):
-    options = app("arguments").parse(
-        [str(out / "toy"), "--top_k", "3", "--device", "cpu", "--max_new_tokens", "9"], None
-    )
+    options = app("options").parse([str(out / "toy"), "--top_k", "3", "--device", "cpu", "--max_new_tokens", "9"], None)
     talk = app("terminal").Talk(options)
     for text in ("hello there, my friend", "and how are you?", "well"):
         list(talk.answer(text))
@@ -340,7 +338,7 @@ def test_turns_share_the_cache(app, out):
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_ends_the_answer_and_a_second_one_the_program(app, out, presses):
-    options = app("arguments").parse(
+    options = app("options").parse(
         [str(out / "toy"), "--top_k", "3", "--device", "cpu", "--max_new_tokens", "200"], None
     )
     module, answer = app("terminal"), app("terminal").Talk.answer
@@ -370,7 +368,7 @@ def test_nonsense_on_the_command_line_is_one_line(terminal, out, app):
     serve = ["serve", str(out / "toy")]
     for wrong, message in ((["--rows", "0"], "--rows must lie"), (["--devices", "tpu"], "no device 'tpu'")):
         with pytest.raises(ValueError, match=message):
-            app("serving").open_site(app("arguments").parse([*serve, *wrong], None))
+            app("serving").open_site(app("options").parse([*serve, *wrong], None))
 
 
 def test_who_may_call_the_server(app):

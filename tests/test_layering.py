@@ -65,6 +65,12 @@ def test_no_package_works_at_import():
     assert not found, report(found)
 
 
+def test_modules_of_apps_have_names_of_their_own():
+    """They are imported by bare names, and tests run several apps in one process."""
+    names = [path.stem for path in ROOT.glob("apps/*/*.py") if path.stem != "__main__"]
+    assert len(names) == len(set(names)), sorted(names)
+
+
 def test_files_stay_small():
     assert long_files(ROOT, limit=400, app_limit=150) == LONG_FILES.keys()
 

@@ -8,7 +8,7 @@ uv run apps/chat serve                            a page at http://127.0.0.1:800
 
 import sys
 
-from arguments import parse
+from options import parse
 
 
 def main(argv: list[str]) -> int:

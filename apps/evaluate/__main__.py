@@ -24,9 +24,9 @@ def main(argv: list[str]) -> None:
 
             fetching.main(rest)
         case _:
-            import scoring  # and torch
+            import evaluating  # and torch
 
-            scoring.main(argv, __doc__ or "")
+            evaluating.main(argv, __doc__ or "")
 
 
 if __name__ == "__main__":

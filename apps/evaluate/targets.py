@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from arguments import Options
+from command_line import Options
 
 import gpt_data
 from gpt_core.generate import Generator

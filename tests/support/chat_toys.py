@@ -112,7 +112,7 @@ def serving_here(model: Path, *arguments: object) -> Iterator[Server]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(logging.Formatter().format(record))
     with chat_modules() as import_:
-        options = import_("arguments").parse(["serve", str(model), *map(str, arguments)], None)
+        options = import_("options").parse(["serve", str(model), *map(str, arguments)], None)
         serving = import_("serving")
         site = serving.open_site(options)
         server = serving.http_server(site, options)

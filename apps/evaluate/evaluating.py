@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import arguments
+import command_line
 import targets
 
 from gpt_core.distributed import Distributed, distributed
@@ -20,12 +20,12 @@ from gpt_eval.suites.select import select
 
 
 def main(argv: Sequence[str], description: str) -> None:
-    options = arguments.parse(argv, description)
+    options = command_line.parse(argv, description)
     with distributed(options.device) as process:
         score(options, process)
 
 
-def score(options: arguments.Options, process: Distributed) -> None:
+def score(options: command_line.Options, process: Distributed) -> None:
     """Evaluates and shows; on every rank, of which the first one prints and writes."""
     targets.refuse_strangers(options)
     refuse_names(options)
@@ -55,7 +55,7 @@ def score(options: arguments.Options, process: Distributed) -> None:
         show(results, output, pictures=not options.no_plot)
 
 
-def refuse_names(options: arguments.Options) -> None:
+def refuse_names(options: command_line.Options) -> None:
     """Raises EvaluationError for tasks and data that are not there, before a model is loaded, which may take long.
 
     Not where a judge or a permission is wanted: `evaluate` says first which of them is missing.
@@ -68,7 +68,7 @@ def refuse_names(options: arguments.Options) -> None:
             raise
 
 
-def default_output(name: str, options: arguments.Options) -> Path:
+def default_output(name: str, options: command_line.Options) -> Path:
     """A folder of its own for each model, suite and protocol."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip("-.")
     suite = options.suite if len(options.suite) < 60 else f"{options.suite[:50]}-and-more"
