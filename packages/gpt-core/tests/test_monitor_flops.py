@@ -1,5 +1,7 @@
 """FLOPs, peaks and MFU: the exact figures that papers and other trainers print for these models."""
 
+import dataclasses
+
 import pytest
 
 from gpt_core.models import GPTConfig
@@ -197,6 +199,19 @@ def test_several_steps_in_one_update_weigh_as_many():
     for _ in range(10):
         one.update(3.0)
     assert many.update(30.0, steps=10)["mfu"] == pytest.approx(one.mfu)
+
+
+def test_an_architecture_that_changes_counts_step_by_step():
+    """Half of the interval at each context: the mean of both, not the latter's."""
+    meter = MFUMeter(GPT2, tokens_per_step=10, device_name="cpu", precision="fp32", peak_tflops=1, skip=0)
+    long = dataclasses.replace(GPT2, context_length=2048)
+    flops = 10 * meter.flops_per_token
+    meter.follow(long)
+    flops += 10 * meter.flops_per_token
+    assert meter.flops_per_token == flops_per_token(long) > flops_per_token(GPT2)
+    found = meter.update(2.0, steps=2, flops=flops)
+    assert found["flops_achieved"] == 5 * (flops_per_token(GPT2) + flops_per_token(long))
+    assert found["mfu"] == pytest.approx(found["flops_achieved"] / 1e12)
 
 
 def test_mfu_record_has_every_key_and_is_null_on_unknown_hardware():

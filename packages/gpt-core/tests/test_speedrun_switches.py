@@ -251,15 +251,43 @@ def test_activations_stay_bfloat16(record):
     assert model.hidden(tokens()[None], cu_seqlens=CU_SEQLENS).dtype == torch.bfloat16
 
 
-def test_flops_of_record_68():
-    """228.3 million per token forward, without attention, in upstream's account; ours counts the layer without
-    attention as if it had projections (2.1 %), since `monitor.flops` knows one kind of layer."""
+def test_flops_of_record_68_by_hand():
+    """Ten layers of projections, eleven of MLPs and the head are upstream's 228.3 million per token; and the scores:
+    of ten layers two see 384 + 1 keys, four see 128 + 1, and four pairs of heads 128 + 1 at twice the positions."""
     config = SpeedrunConfig(50257)
-    parts = flops_breakdown(config)["total"]
-    forward = (parts["projections"] + parts["ffn"] + parts["head"]) / config.context_length
-    assert forward == pytest.approx(228.3e6 + 2 * 4 * 768**2, rel=1e-3)
+    found = flops_breakdown(config)
+    matrices = 2 * (10 * 4 * 768**2 + 11 * 2 * 768 * 3072 + 768 * 50304)
+    scores = 4 * 768 * (2 * 385 + (4 + 4) * 129)
+    assert matrices == 228_261_888 and found["forward"] == 2048 * (matrices + scores)
+    assert found["flops_per_token"] == 3 * (matrices + scores)
+    assert not found["per_layer"][6]["projections"] and not found["per_layer"][6]["scores"]
     assert [config.layer_window(i) for i in (0, 3, 10)] == [129, 385, 385]
-    assert SpeedrunConfig(50257, windows=False, yarn=False).layer_window(3) is None
+    whole = flops_breakdown(SpeedrunConfig(50257, windows=False, yarn=False))["total"]["scores"]
+    assert whole == 4 * 768 * 2048 * (6 * 2048 + 4 * 4096), "pairs see all of 2T positions"
+
+
+@pytest.mark.parametrize("windows", [True, False])
+def test_scores_that_a_causal_mask_leaves(windows):
+    """Against a count of (query, key) pairs; a window of w keys is charged w²/2 less than all of them, as elsewhere."""
+    config = new(context_length=24, windows=windows, yarn=windows, window_short=3, window_long=8).config
+    palm, causal = (flops_breakdown(config, convention)["per_layer"] for convention in ("palm", "causal"))
+    for layer, plan in enumerate(config.layers):
+        if plan.attention is None:
+            continue
+        heads, positions = (2, 48) if plan.attention == "paired" else (4, 24)
+        window = (9 if plan.long else 4) if windows else positions
+        per_pair = 4 * heads * config.head_dim
+        assert palm[layer]["scores"] == per_pair * positions * window
+        assert causal[layer]["scores"] == per_pair * (positions * window - window**2 / 2)
+
+
+def test_flops_follow_the_windows_of_the_stages():
+    model = new()
+    before = flops_breakdown(model.architecture)
+    model.set_windows(7, 23, yarn=False)
+    after = flops_breakdown(model.architecture)
+    assert model.architecture is model.architecture and model.architecture.window_long == 23
+    assert after["total"]["scores"] > before["total"]["scores"] and after["total"]["ffn"] == before["total"]["ffn"]
 
 
 def test_parameters_without_a_switch_are_not_there():

@@ -1,7 +1,6 @@
 """GPTConfig: every choice that fixes the architecture of a GPT."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from gpt_kernels import ATTENTION_BACKENDS
 
 from .block import BLOCKS
 from .ffn import ACTIVATIONS, FFNS
+from .fields import check_counts, check_heads, from_fields
 from .norms import NORMS
 from .positions import POSITIONS, ROPE_STYLES
 from .presets import preset as preset_fields
@@ -208,13 +208,7 @@ class GPTConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. ValueError for an unknown field."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ValueError(f"unknown model fields {', '.join(unknown)}; {hint}")
-        return cls(**fields)
+        return from_fields(cls, fields, "model")
 
     def _check_components(self) -> None:
         for field, options in COMPONENTS.items():
@@ -224,10 +218,7 @@ class GPTConfig:
 
     def _check_sizes(self) -> None:
         sizes = ("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "ffn_multiple_of")
-        for field in (*sizes, "n_kv_head", "d_ff", "vocab_multiple_of", "window", "ffn_dim"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1, got {value}")
+        check_counts(self, (*sizes, "n_kv_head", "d_ff", "vocab_multiple_of", "window", "ffn_dim"))
         for field in ("norm_eps", "rope_theta"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
@@ -244,8 +235,7 @@ class GPTConfig:
                 raise ValueError(f"{field} must be 0 (off) or positive, got {getattr(self, field)}")
 
     def _check_attention(self) -> None:
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}")
+        check_heads(self)
         if self.n_head % self.kv_heads:
             raise ValueError(f"n_head must be a multiple of n_kv_head, got {self.n_head} and {self.kv_heads}")
         if self.position_encoding == "rope" and self.head_dim % 2:

@@ -13,6 +13,8 @@ S tokens of context, H width, D feed-forward width, L layers, V vocabulary, kv·
 A training step costs three forward passes (the backward pass computes two products per product); recomputation of
 activations is work but not progress, so it is not counted. Norms and rotary embedding are reported, and left out
 of the totals as in the PaLM paper (Chowdhery et al. 2022, appendix B, arXiv:2204.02311).
+
+An architecture whose layers are not like that counts them itself, by `layer_flops(index, convention)`.
 """
 
 from typing import Any, Literal, Protocol
@@ -92,6 +94,8 @@ def _head_rows(config: Architecture) -> int:
 
 
 def _layer(config: Architecture, index: int, convention: Convention) -> dict[str, int]:
+    if (counted := getattr(config, "layer_flops", None)) is not None:
+        return counted(index, convention)
     S, H, kv = config.context_length, config.n_embd, _kv_width(config)
     mixer = getattr(config, "mixer_flops", None)  # per token, of layers that mix tokens without attention
     window = min(S, _window(config, index) or S)

@@ -29,6 +29,7 @@ class MFUMeter:
         decay: float = 0.9,
     ):
         """`tokens_per_step` counts all ranks and micro-batches; `peak_tflops` is per device."""
+        self._config, self._convention = config, convention
         self.tokens_per_step = tokens_per_step
         self.world_size = world_size
         self.peak = hardware_peak(device_name, precision, override_tflops=peak_tflops, sparse=sparse)
@@ -41,16 +42,30 @@ class MFUMeter:
         self._steps = 0
         self._mfu: float | None = None
         self._rate: float | None = None
+        self._achieved: float | None = None
+
+    @property
+    def flops_per_token(self) -> float:
+        """Training FLOPs per token, forward and backward, of the architecture as it is now."""
+        return self._flops["flops_per_token"]
+
+    def follow(self, config: Architecture) -> None:
+        """Count as in `config` from now on: an architecture may change while it is trained, as its windows grow."""
+        if config != self._config:
+            self._config, self._flops = config, flops_breakdown(config, self._convention)
 
     @property
     def mfu(self) -> float | None:
         """The averaged MFU as a fraction, None before the first sample and on unknown hardware."""
         return self._mfu
 
-    def update(self, seconds: float, *, steps: int = 1, tokens: int | None = None) -> dict[str, Any]:
+    def update(
+        self, seconds: float, *, steps: int = 1, tokens: int | None = None, flops: float | None = None
+    ) -> dict[str, Any]:
         """Account for `steps` steps that took `seconds` in all; returns the metrics of these steps.
 
-        tokens: of these steps together, where steps differ; None: `tokens_per_step` in each.
+        tokens: of these steps together, where steps differ; None: `tokens_per_step` in each. flops: likewise; None:
+        those of the architecture now.
         The dict holds everything, constants included; `metrics()` picks what changes per step.
         """
         if not seconds > 0:
@@ -60,15 +75,16 @@ class MFUMeter:
         averaged = self._steps >= self._skip
         self._steps += steps
         self._rate = (self.tokens_per_step * steps if tokens is None else tokens) / seconds
+        self._achieved = self._rate * self.flops_per_token if flops is None else flops / seconds
         if averaged and self.peak.flops is not None:
-            sample = self._flops["flops_per_token"] * self._rate / (self.peak.flops * self.world_size)
+            sample = self._achieved / (self.peak.flops * self.world_size)
             keep = self._decay**steps
             self._mfu = sample if self._mfu is None else keep * self._mfu + (1 - keep) * sample
         return {**self.metrics(), **self.constants()}
 
     def metrics(self) -> dict[str, float | None]:
         """What changes from step to step: mfu (averaged), achieved FLOP/s and tokens/s (of the last update)."""
-        achieved = None if self._rate is None else self._rate * self._flops["flops_per_token"]
+        achieved = self._achieved
         return {
             "mfu": self._mfu,
             "mfu_percent": None if self._mfu is None else 100 * self._mfu,
@@ -84,7 +100,7 @@ class MFUMeter:
         peak = self.peak.flops
         names = ("attention_flops_per_layer", "ffn_flops_per_layer", "logit_flops", "attention_to_ffn_ratio")
         return {
-            "flops_per_token": self._flops["flops_per_token"],
+            "flops_per_token": self.flops_per_token,
             "tokens_per_iter": self.tokens_per_step,
             "hardware_peak_flops": peak,
             "hardware_peak_tflops": None if peak is None else peak / 1e12,
@@ -101,7 +117,7 @@ class MFUMeter:
         """Global tokens per second at a given MFU, None on unknown hardware."""
         if self.peak.flops is None:
             return None
-        return mfu * self.peak.flops * self.world_size / self._flops["flops_per_token"]
+        return mfu * self.peak.flops * self.world_size / self.flops_per_token
 
 
 def describe_architecture(config: Any) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
+from gpt_core.models.fields import check_counts, check_heads, from_fields
 from gpt_kernels import SigmoidCap
 
 from .plan import LayerPlan, Places, plan_layers
@@ -164,6 +164,22 @@ class SpeedrunConfig:
             return None
         return 1 + (self.window_long if self.layers[layer].long else self.window_short)
 
+    def layer_flops(self, layer: int, convention: Literal["palm", "causal"] = "palm") -> dict[str, int]:
+        """What `gpt_core.monitor.flops` asks of a layer: the products of its banks, and of attention, forward, for
+        `context_length` tokens. Gates and the small networks of `mudd` are left out, as norms and positions are."""
+        S, D, plan = self.context_length, self.n_embd, self.layers[layer]
+        pair = 2 if plan.attention == "paired" else 1  # twice the positions, half the heads
+        seen = min(pair * S, self.layer_window(layer) or pair * S)
+        scores = 4 * S * D * seen - (2 * D // pair * seen * seen if convention == "causal" else 0)
+        attention = plan.attention is not None
+        return {
+            "projections": 8 * S * D * D * attention,
+            "scores": scores * attention,
+            "ffn": 4 * S * D * self.ffn_dim,
+            "rope": 0,
+            "norm": 0,
+        }
+
     @property
     def attention_layers(self) -> int:
         """Layers with attention."""
@@ -186,20 +202,12 @@ class SpeedrunConfig:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. ValueError for an unknown field."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-            raise ValueError(f"unknown speedrun fields {', '.join(unknown)}; {hint}")
-        return cls(**fields)
+        return from_fields(cls, fields, "speedrun")
 
     def _check_sizes(self) -> None:
-        for field in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "mlp_ratio", "bank_multiple"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}")
+        counts = ("vocab_size", "context_length", "n_layer", "n_head", "n_embd", "mlp_ratio", "bank_multiple")
+        check_counts(self, counts)
+        check_heads(self)
         if self.head_dim % 4 or self.head_dim < 8:
             raise ValueError(f"heads need a multiple of 4 channels, at least 8, got n_embd / n_head = {self.head_dim}")
         if self.n_embd < GATE_CHANNELS:

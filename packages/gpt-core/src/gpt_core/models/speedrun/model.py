@@ -15,6 +15,7 @@ trick is a switch of `SpeedrunConfig`.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class Speedrun(nn.Module):
 
     def __init__(self, config: SpeedrunConfig):
         super().__init__()
-        self.config = config
+        self.config = self._architecture = config
         for name, parameter in banks.new_parameters(config).items():
             self.register_parameter(name, parameter)
         if config.bigram_signs:
@@ -116,6 +117,14 @@ class Speedrun(nn.Module):
     def set_windows(self, short: int, long: int, *, yarn: bool = True) -> None:
         """Tokens before itself that a token sees from now on; see `RotaryState.set_windows`."""
         self.rotary.set_windows(short, long, yarn=yarn)
+
+    @property
+    def architecture(self) -> SpeedrunConfig:
+        """The configuration with the windows of now, by which `gpt_core.monitor` counts FLOPs."""
+        now = (self.rotary.short, self.rotary.long)
+        if (self._architecture.window_short, self._architecture.window_long) != now:
+            self._architecture = dataclasses.replace(self.config, window_short=now[0], window_long=now[1])
+        return self._architecture
 
     def num_parameters(self) -> dict[str, int]:
         """Parameters by group: attention, mlp, embed, head, value and bigram tables, gates, scalars; and total."""
