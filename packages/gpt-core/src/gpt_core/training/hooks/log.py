@@ -28,7 +28,16 @@ class Log(Hook):
     def _reset(self) -> None:
         self._loss_sum: torch.Tensor | None = None
         self._count = self._seconds = self._data_seconds = 0.0
+        self._flops = 0.0
         self._steps = self._tokens = 0
+
+    def on_start(self, state: TrainState) -> None:
+        self._follow(state)
+
+    def _follow(self, state: TrainState) -> None:
+        """The FLOPs of the next step: the windows of a model may have changed."""
+        if (now := getattr(state.model, "architecture", None)) is not None:
+            self.mfu.follow(now)
 
     def on_gradients(self, state: TrainState) -> None:
         interval = self.config.gradient_log_interval
@@ -43,8 +52,10 @@ class Log(Hook):
         self._data_seconds += last.data_seconds
         self._steps += 1
         self._tokens += last.tokens
+        self._flops += last.tokens * self.mfu.flops_per_token
         if state.step % self.config.log_every == 0 or state.step == self.max_steps:
             self._report(state)
+        self._follow(state)
 
     def on_end(self, state: TrainState) -> None:
         if self._steps:  # interrupted between two reports
@@ -55,7 +66,7 @@ class Log(Hook):
         loss_sum, data_seconds = self.distributed.sum([float(self._loss_sum), self._data_seconds])
         loss = loss_sum / self._count
         # every rank takes part in a step for its whole length, so rank 0's clock serves for all
-        mfu = self.mfu.update(self._seconds, steps=self._steps, tokens=self._tokens)
+        mfu = self.mfu.update(self._seconds, steps=self._steps, tokens=self._tokens, flops=self._flops)
         metrics = {
             "train/loss": loss,
             "train/ppl": math.exp(min(loss, 700.0)),
