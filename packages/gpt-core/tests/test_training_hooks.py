@@ -19,7 +19,7 @@ from gpt_core.checkpoint import (
 from gpt_core.checkpoint.log import read_log
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter
-from gpt_core.training import Evaluation, Hook
+from gpt_core.training import Evaluation, Hook, autoregressive
 from gpt_core.training.config import CheckpointConfig, EvalConfig, LoggingConfig, SampleConfig
 from gpt_core.training.hooks import Evaluate, Log, Sample, Save
 from gpt_core.training.hooks import save as save_module
@@ -313,3 +313,18 @@ def test_a_run_killed_between_its_last_save_and_the_clean_up_is_cleaned_up_when_
     made.run(4, save_every=1, keep_last=2)
     assert made.saved == [3, 4]
     assert [e["step"] for e in read_log(made.run_dir)] == [4]
+
+
+def test_the_z_loss_is_logged_beside_the_loss_and_only_where_there_is_one(toys):
+    lost = {}
+    meter = MFUMeter(toys.gpt().config, tokens_per_step=16, device_name="cpu", precision="float32")
+    for weight in (0.0, 0.1):
+        said = Said()
+        log = Log(LoggingConfig(log_every=2), said, Distributed(), meter, max_steps=2)
+        state = toys.state()
+        toys.train(state, 2, loss=autoregressive(weight), hooks=[log], schedule=lambda step: 0.0, micro_steps=2)
+        ((_, lost[weight]),) = said.logged
+    assert lost[0.1]["train/loss"] == lost[0.0]["train/loss"], "the reported loss is the cross-entropy"
+    assert "train/auxiliary_loss" not in lost[0.0]
+    # an untrained model: log Z is ln 17 up to its random logits
+    assert lost[0.1]["train/auxiliary_loss"] == pytest.approx(0.1 * math.log(toys.VOCAB) ** 2, rel=0.02)

@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import random
+import re
 import signal
 import threading
 
@@ -18,9 +19,11 @@ from gpt_core.training import (
     ModelWithLoss,
     TrainingDiverged,
     autoregressive,
+    batch_id,
     evaluate,
     keller_scaler,
 )
+from gpt_core.training.nonfinite import allowed_in_a_row
 from gpt_core.training.state import StepResult
 
 
@@ -204,9 +207,40 @@ def test_the_run_stops_after_so_many_in_a_row_with_a_diagnosis(toys):
         toys.train(state, 50, loss=Poisoned({2, *range(4, 50)}), max_nonfinite_steps=3)
     assert state.step == 6 and state.nonfinite_steps == 4
     message = str(caught.value)
-    for part in ("3 steps in a row", "up to step 6", "1.00e-02", "all parameters are still finite", "learning rate"):
+    for part in ("3 steps in a row", "up to step 6", "1.00e-02", "all parameters are still finite", "norm nan"):
         assert part in message
-    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, ValueError) and "\n" not in message
+    data, drawn = toys.Loader(), {}
+    for step in range(1, 7):
+        drawn[step] = batch_id(next(data))
+    named = re.findall(r"step (\d+): learning rate \S+ norm nan, batch (\w+) with loss 2\.8", message)
+    assert {int(step): name for step, name in named} == {step: drawn[step] for step in (4, 5, 6)}
+    assert len(set(drawn.values())) == 6
+
+
+def test_the_diagnosis_names_the_micro_batch_whose_loss_broke(toys):
+    class Broken:
+        """The third micro-batch of every step, for all: its loss, not only its gradient."""
+
+        def __init__(self):
+            self.called, self.inner = 0, autoregressive()
+            self.count = self.inner.count
+
+        def __call__(self, logits, targets, accuracy=False):
+            self.called += 1
+            return self.inner(logits * (math.inf if self.called % 4 == 3 else 1), targets, accuracy)
+
+    with pytest.raises(TrainingDiverged) as caught:
+        toys.train(toys.state(data=toys.Loader(masked=False)), 9, loss=Broken(), micro_steps=4, max_nonfinite_steps=1)
+    data = toys.Loader(masked=False)
+    names = [batch_id(next(data)) for _ in range(4)]
+    assert f"batch {names[2]} with loss nan)" in str(caught.value)
+    assert not any(names[i] in str(caught.value) for i in (0, 1, 3))
+
+
+def test_float16_may_look_for_its_scale_longer():
+    assert [allowed_in_a_row(None, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)] == [3, 3, 20]
+    assert allowed_in_a_row(7, torch.float16) == 7
 
 
 def test_the_diagnosis_names_the_broken_parameters(toys):

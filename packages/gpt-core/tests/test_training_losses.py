@@ -55,6 +55,9 @@ def test_z_loss_is_trained_on_but_not_reported():
     logits, targets = sample()
     plain, regular = autoregressive()(logits, targets), autoregressive(0.1)(logits, targets)
     assert regular.loss == plain.loss and regular.objective > plain.objective
+    log_z = logits.logsumexp(-1)[targets != -1]
+    torch.testing.assert_close(regular.auxiliary, 0.1 * log_z.square().sum().detach(), rtol=1e-6, atol=0)
+    assert plain.auxiliary == 0 and not regular.auxiliary.requires_grad
     assert not regular.loss.requires_grad
 
 

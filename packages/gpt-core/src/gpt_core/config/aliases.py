@@ -91,6 +91,7 @@ _TRAINING = {
     "fp8": "training.fp8",
     "max_nonfinite_steps": "training.max_nonfinite_steps",
     "fsdp_activation_checkpointing": "training.activation_checkpointing",
+    "z_loss": "loss.module_kwargs.z_loss",
 }
 
 _OPTIMIZER = {

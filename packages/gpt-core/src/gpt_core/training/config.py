@@ -76,8 +76,8 @@ class TrainingConfig:
     """Head and loss in one, some rows at a time, so that all logits are never held; auto: where it is no slower."""
     fp8: bool = False
     """Multiply in float8 in the blocks' linear maps, on GPUs that can; elsewhere products stay what they are."""
-    max_nonfinite_steps: int = 20
-    """Skip a step whose gradient is not finite, and stop after this many in a row."""
+    max_nonfinite_steps: int | None = None
+    """A step whose gradient is not finite is skipped; this many in a row end the run. null: 3, in float16 20."""
 
     def __post_init__(self) -> None:
         sizes = dict.fromkeys(

@@ -12,15 +12,12 @@ from torch import nn
 from gpt_core.distributed import Distributed
 from gpt_core.training.accumulation import BatchPlan
 from gpt_core.training.losses import Loss
+from gpt_core.training.nonfinite import SkippedStep, TrainingDiverged, diagnosis
 from gpt_core.training.parallel import gradient_sync
 from gpt_core.training.schedules import GroupSchedules, Schedule
 from gpt_core.training.sharded_optimizer import steps_between_updates
 from gpt_core.training.state import Hook, StepResult, TrainState
 from gpt_core.training.stop import StopRequest
-
-
-class TrainingDiverged(ValueError):
-    """The gradient was not finite too many times in a row."""
 
 
 def train(
@@ -34,7 +31,7 @@ def train(
     distributed: Distributed,
     autocast: Callable[[], AbstractContextManager],
     hooks: Sequence[Hook] = (),
-    max_nonfinite_steps: int = 20,
+    max_nonfinite_steps: int = 3,
     momentum_schedule: Schedule | None = None,
     weight_decay_schedule: Schedule | None = None,
     stop: StopRequest | None = None,
@@ -47,13 +44,14 @@ def train(
     `weight_decay_schedule` multiply what each group of the optimizer was configured with, `momentum_schedule` is the
     value itself.
     Hooks see every step; time spent in them is not step time. A signal ends training where no group of the optimizer
-    keeps gradients for a later step; `stop` is the one that already waits for it. Raises `TrainingDiverged`.
+    keeps gradients for a later step; `stop` is the one that already waits for it. A step whose gradient is not finite
+    is skipped on all ranks; `max_nonfinite_steps` of them in a row raise `TrainingDiverged`.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
     divisor = getattr(loss, "divisor", None)
     whole_updates = steps_between_updates(state.optimizer)
-    nonfinite_in_a_row = 0
+    skipped: list[SkippedStep] = []  # in a row
     forward.train()
     with nullcontext(stop) if stop is not None else StopRequest() as stop:
         for hook in hooks:
@@ -78,6 +76,7 @@ def train(
             tokens = int(count if getattr(loss, "counts_tokens", False) else tokens)
             rate = schedules.set(state.step)
             result = StepResult(count=count, tokens=tokens, lr=rate, data_seconds=data_seconds)
+            losses = []
             scale = distributed.world_size / divided_by  # ranks are averaged; we want the sum
             for i, batch in enumerate(batches):
                 batch = batch.to(distributed.device, non_blocking=True)
@@ -86,6 +85,8 @@ def train(
                         sums = forward(batch.inputs, batch.targets, getattr(batch, "cu_seqlens", None))
                     state.scaler.scale(sums.objective * scale).backward()
                 result.loss_sum = result.loss_sum.to(sums.loss.device) + sums.loss
+                result.auxiliary_sum = result.auxiliary_sum.to(sums.loss.device) + sums.auxiliary
+                losses.append(sums.loss)
 
             state.scaler.unscale(state.optimizer)
             for hook in hooks:
@@ -95,7 +96,10 @@ def train(
             state.scaler.step(state.optimizer, finite=result.finite)
             state.optimizer.zero_grad(set_to_none=True)
 
-            nonfinite_in_a_row = 0 if result.finite else nonfinite_in_a_row + 1
+            if result.finite:
+                skipped.clear()
+            else:
+                skipped.append(SkippedStep.of(state.step + 1, result, loss, batches, losses))
             result.seconds = time.perf_counter() - started
             state.nonfinite_steps += not result.finite
             state.step += 1
@@ -103,8 +107,8 @@ def train(
             state.train_seconds += result.seconds
             state.cpu_seconds += time.process_time() - started_cpu
             state.last = result
-            if nonfinite_in_a_row and nonfinite_in_a_row >= max_nonfinite_steps:
-                raise TrainingDiverged(diagnosis(state, nonfinite_in_a_row))
+            if len(skipped) >= max_nonfinite_steps:
+                raise TrainingDiverged(diagnosis(state.model, skipped))
             for hook in hooks:
                 hook.on_step(state)
             if stopping and state.step % whole_updates == 0:
@@ -115,18 +119,3 @@ def train(
         for hook in hooks:
             hook.on_end(state)
     return state
-
-
-def diagnosis(state: TrainState, steps: int) -> str:
-    """Why the run was stopped, where it broke, and what usually helps."""
-    bad = [name for name, p in state.model.named_parameters() if not p.isfinite().all()]
-    broken = f"parameters with non-finite values: {', '.join(bad[:5])}" if bad else "all parameters are still finite"
-    return (
-        f"the gradient was not finite {steps} steps in a row, up to step {state.step} (learning rate "
-        f"{state.last.lr:.2e}, "
-        f"gradient norm {state.last.grad_norm}); {broken}. The checkpoints saved before are good: resume from one "
-        f"with a "
-        "lower learning rate or a longer warm-up, with bfloat16 or float32 instead of float16, or with qk_norm, "
-        "z_loss or "
-        "logit_softcap"
-    )

@@ -28,6 +28,11 @@ class LossSums(NamedTuple):
     items: Tensor
     """What `correct` is a fraction of."""
 
+    @property
+    def auxiliary(self) -> Tensor:
+        """What is differentiated beyond the loss, summed: the z-loss with its weight, or another regularizer."""
+        return self.objective.detach() - self.loss
+
 
 class Loss(Protocol):
     def count(self, targets: Tensor) -> Tensor:

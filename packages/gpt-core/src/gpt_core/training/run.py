@@ -20,6 +20,7 @@ from gpt_core.training.config import LoggingConfig
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
+from gpt_core.training.nonfinite import allowed_in_a_row
 from gpt_core.training.parts import Parts, build_parts
 from gpt_core.training.recipe import (
     after_restart,
@@ -80,7 +81,7 @@ def run(
             plan=parts.plan,
             distributed=ranks,
             autocast=parts.autocast,
-            max_nonfinite_steps=training.max_nonfinite_steps,
+            max_nonfinite_steps=allowed_in_a_row(training.max_nonfinite_steps, parts.dtype),
         )
         with StopRequest() as stop:
             if not only_look and warms_up(parts, general):

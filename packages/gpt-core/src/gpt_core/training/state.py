@@ -41,6 +41,8 @@ class StepResult:
     """Measurements of the last step. Sums are this rank's; `count` and `tokens` are over all ranks."""
 
     loss_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    auxiliary_sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """What was differentiated beyond the loss."""
     count: float = 0.0
     tokens: int = 0
     grad_norm: float = 0.0

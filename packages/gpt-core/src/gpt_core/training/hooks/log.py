@@ -26,7 +26,7 @@ class Log(Hook):
         self._reset()
 
     def _reset(self) -> None:
-        self._loss_sum: torch.Tensor | None = None
+        self._sums: torch.Tensor | None = None  # of the loss, of what is differentiated beyond it
         self._count = self._seconds = self._data_seconds = 0.0
         self._flops = 0.0
         self._steps = self._tokens = 0
@@ -46,7 +46,8 @@ class Log(Hook):
 
     def on_step(self, state: TrainState) -> None:
         last = state.last
-        self._loss_sum = last.loss_sum if self._loss_sum is None else self._loss_sum + last.loss_sum
+        sums = torch.stack([last.loss_sum, last.auxiliary_sum])
+        self._sums = sums if self._sums is None else self._sums + sums
         self._count += last.count
         self._seconds += last.seconds
         self._data_seconds += last.data_seconds
@@ -62,8 +63,8 @@ class Log(Hook):
             self._report(state)
 
     def _report(self, state: TrainState) -> None:
-        assert self._loss_sum is not None
-        loss_sum, data_seconds = self.distributed.sum([float(self._loss_sum), self._data_seconds])
+        assert self._sums is not None
+        loss_sum, auxiliary, data_seconds = self.distributed.sum([*self._sums.tolist(), self._data_seconds])
         loss = loss_sum / self._count
         # every rank takes part in a step for its whole length, so rank 0's clock serves for all
         mfu = self.mfu.update(self._seconds, steps=self._steps, tokens=self._tokens, flops=self._flops)
@@ -78,6 +79,8 @@ class Log(Hook):
             "train/train_time_hr": state.train_seconds / 3600,
             "train/nonfinite_steps": state.nonfinite_steps,
         }
+        if auxiliary and math.isfinite(auxiliary):
+            metrics["train/auxiliary_loss"] = auxiliary / self._count
         metrics |= {
             f"train/{k}": mfu[k] for k in ("mfu", "tokens_per_sec", "tokens_per_sec_per_gpu", "achieved_tflops")
         }
