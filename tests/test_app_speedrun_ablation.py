@@ -137,7 +137,7 @@ def made_results(app, plan):
         loss += 0.5 * math.log(plan.steps / variant.steps)
         seconds = variant.steps * (1.0 if variant.name == "without-smear" else 1.1)
         both = {"val_loss": loss, "cpu_seconds": seconds, "train_seconds": 2 * seconds, "bits_per_byte": 1.5}
-        results.append({"name": variant.name, "seed": seed, "steps": variant.steps, **both})
+        results.append({"name": variant.name, "seed": seed, "steps": variant.steps, "where": "a desk", **both})
     return results
 
 
@@ -151,13 +151,27 @@ def test_the_report_has_both_changes(app, desk, tmp_path):
     text = app.ablation_report.write(plan, tmp_path, results, "cpu_seconds")
     assert "| smear |" in text and "+0.1000 ± 0.0000" in text and "helps" in text
     assert "An e-fold of steps is worth 0.500" in text
-    assert (tmp_path / "report.md").exists() and (tmp_path / "ablation.png").stat().st_size > 1000
+    assert text.count("Measured on a desk.") == 1, "said once for all seeds"
+    assert (tmp_path / "report.md").read_text() == text and (tmp_path / "ablation.png").stat().st_size > 1000
+    page = tmp_path / "page.md"
+    page.write_text("# Mine\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"page\.md has no place for the table: write the lines <!-- ablation -->"):
+        app.ablation_report.publish(plan, tmp_path, page)
+    page.write_text("# Mine\n<!-- ablation -->\nformer\n<!-- end of ablation -->\nbelow\n", encoding="utf-8")
+    for _ in range(2):  # the second time changes nothing
+        app.ablation_report.publish(plan, tmp_path, page)
+        published = page.read_text()
+        assert published.startswith("# Mine\n<!-- ablation -->\n\nThe recipe (desk") and published.endswith("below\n")
+        assert published.count("| smear |") == 1 and "former" not in published
+    assert (tmp_path / "images/ablation-desk.png").read_bytes() == (tmp_path / "ablation.png").read_bytes()
 
 
 def test_a_report_on_a_part_says_how_much_there_is(app, desk, tmp_path):
     plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=2, steps=100, names=["smear"])
     results = [result for result in made_results(app, plan) if result["seed"] == 1]
     assert "1 of 2 seeds" in app.ablation_report.table(plan, results, "cpu_seconds")
+    uneven = [*results, *(result for result in made_results(app, plan) if result["seed"] == 2)][:-1]
+    assert "not clear (1 of 2 seeds) |" in app.ablation_report.table(plan, uneven, "cpu_seconds")
     assert app.ablation_report.table(plan, [], "cpu_seconds").startswith("no run of the recipe")
 
 

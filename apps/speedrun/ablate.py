@@ -2,6 +2,7 @@
 
 uv run apps/speedrun ablate desk --leave-one-out --seeds 5 --steps 100    again, after an interruption: goes on
 uv run apps/speedrun ablate desk --add-one --switches smear,backout --dry-run
+uv run apps/speedrun ablate desk --leave-one-out --seeds 5 --steps 100 --report --markdown docs/ablation.md
 Keys of the configuration (--data.module_kwargs.dataset ...) go to every run.
 """
 
@@ -41,6 +42,10 @@ def main(argv: Sequence[str]) -> int:
     if not options.report:
         run_all(plan, folder, tree, options.processes)
     print(ablation_report.write(plan, folder, results(plan, folder), clock_of(tree)))
+    print(f"wrote {folder}/report.md and, of what can be compared, {folder}/ablation.png")
+    if options.markdown:
+        ablation_report.publish(plan, folder, Path(options.markdown))
+        print(f"wrote the table into {options.markdown}")
     return 0
 
 
@@ -58,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--processes", type=int, default=1, help="of every run, by torchrun (default: 1)")
     add("--out", help="folder of runs and report (default: out/ablation-CONFIG-MODE)")
     add("--report", action="store_true", help="run nothing, report on what is done")
+    add("--markdown", metavar="FILE", help="also put table and picture into this file, between its lines for them")
     add("--dry-run", action="store_true", help="print plan and cost, run nothing")
     return made
 
@@ -154,9 +160,20 @@ def result_of(run_dir: Path, variant: Variant, seed: int, seconds: float) -> dic
         "train_seconds": last["val/train_time_s"],
         "cpu_seconds": last["val/train_cpu_s"],
         "wall_seconds": seconds,
+        "where": where(run_dir),
     }
     _write(run_dir / "result.json", json.dumps(result))
     return result
+
+
+def where(run_dir: Path) -> str:
+    """Machine, threads, torch and revision, as the run recorded them."""
+    manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+    hardware, revision = manifest["hardware"], manifest["git"]["revision"]
+    machine = hardware["gpu_name"] or f"{hardware['cpu_name']}, {hardware['torch_threads']} thread(s)"
+    return f"{machine}, torch {manifest['versions']['torch']}, " + (
+        f"revision {revision[:12]}" if revision else "no git"
+    )
 
 
 def read_result(folder: Path, variant: Variant, seed: int) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ Intervals are Student's t of the differences paired by seed, 95 % each.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from ablation_plan import Comparison, Plan
 from student import Interval, interval
 from switches import SWITCHES
 
+BEGIN, END = "<!-- ablation -->", "<!-- end of ablation -->"
+"""Lines of a Markdown file between which `publish` puts the table."""
 _BLUE, _ORANGE, _GREY = "#2f6fb0", "#d9622b", "#8a8f98"
 
 
@@ -82,6 +85,7 @@ def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
         return "no run of the recipe is done yet\n"
     losses = interval([result["val_loss"] for result in recipe])
     seconds = fmean(result[clock] / result["steps"] for result in recipe)
+    places = "; ".join(dict.fromkeys(result["where"] for result in recipe))
     gains = slopes({(r["name"], r["seed"]): r for r in results}, sorted({r["seed"] for r in results}))
     worth = f"{fmean(gains):.3f}" if gains else "not measured"
     bits = [result["bits_per_byte"] for result in recipe if result["bits_per_byte"]]
@@ -90,7 +94,7 @@ def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
         f"val loss {_shown(losses, signed=False)}"
         + (f", {fmean(bits):.4f} bits per byte" if bits else "")
         + f", {1e3 * seconds:.0f} ms per step ({CLOCKS[clock]}), {losses.n} of {plan.seeds} seeds. "
-        f"An e-fold of steps is worth {worth}.",
+        f"An e-fold of steps is worth {worth}. Measured on {places}.",
         "",
         "| switch | what it does | at equal steps | at equal time | step time with it | |",
         "|---|---|---|---|---|---|",
@@ -98,7 +102,9 @@ def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
     for each in worths(plan, results, clock):
         lines.append(
             f"| {each.switch} | {SWITCHES[each.switch].about} | {_shown(each.equal_steps)} | "
-            f"{_shown(each.equal_time)} | {_percent(each.slower)} | {verdict(each)} |"
+            f"{_shown(each.equal_time)} | {_percent(each.slower)} | {verdict(each)}"
+            + ("" if each.equal_steps.n == losses.n else f" ({each.equal_steps.n} of {losses.n} seeds)")
+            + " |"
         )
     return "\n".join(lines) + "\n"
 
@@ -159,7 +165,24 @@ def write(plan: Plan, folder: Path, results: Sequence[Mapping[str, Any]], clock:
     """`report.md` and `ablation.png` in `folder`; returns the table."""
     text = table(plan, results, clock)
     (folder / "report.md").write_text(text, encoding="utf-8")
-    found = worths(plan, results, clock)
-    if found:
+    if found := worths(plan, results, clock):
         picture(plan, found, folder / "ablation.png")
-    return f"{text}\nwrote {folder}/report.md" + (" and ablation.png" if found else "")
+    return text
+
+
+def publish(plan: Plan, folder: Path, file: Path) -> None:
+    """Put what `write` has written into a Markdown file, between its lines `BEGIN` and `END`, and the picture into
+    images/ beside it. ValueError for a file without these lines."""
+    text = file.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{file} has no place for the table: write the lines {BEGIN} and {END} where it should go")
+    image = file.parent / "images" / f"ablation-{Path(plan.config).stem}.png"
+    shown = ""
+    if (made := folder / "ablation.png").exists():
+        image.parent.mkdir(exist_ok=True)
+        shutil.copy(made, image)
+        shown = f"\n![loss without each switch, less that with it](images/{image.name})\n"
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    file.write_text(f"{before}{BEGIN}\n\n{report}{shown}\n{END}{after}", encoding="utf-8")

@@ -12,8 +12,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from gpt_core.config import load_config
+from gpt_core.config import Config, load_config
 from gpt_core.distributed import distributed
+from gpt_core.models.speedrun import check_fp8
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
 
@@ -26,11 +27,19 @@ def main(argv: Sequence[str]) -> Path:
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[CONFIGS], default="desk")
     config = load()
     general, parallel = config.section("general"), config.section("parallel")
+    if asks_for_float8(config):
+        check_fp8(general.device)  # before anything is built, or any process waits for another
     with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
         clock = ranks.broadcast(datetime.now())
         config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
         config.export_env()
         return run(config, ranks, clock, argv)
+
+
+def asks_for_float8(config: Config) -> bool:
+    """Whether the head or the MLPs are to multiply in float8."""
+    model, loss = (config.component(name).kwargs for name in ("model", "loss"))
+    return bool(loss.get("fp8")) or model.get("fp8_mlp", "off") != "off"
 
 
 def in_own_process(arguments: Sequence[str], run_dir: Path, processes: int = 1) -> int:

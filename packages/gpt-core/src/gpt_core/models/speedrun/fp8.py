@@ -18,11 +18,20 @@ HEADROOM = 1.8
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 
 
-def check_fp8() -> None:
-    """ValueError where no GPU here multiplies float8."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9):
-        found = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
-        raise ValueError(f"float8 needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}")
+def check_fp8(device: str = "auto") -> None:
+    """ValueError where no GPU here multiplies float8, or `device` (as in general.device) is not a GPU."""
+    if device.startswith("cpu"):
+        found = "general.device=cpu"
+    elif not torch.cuda.is_available():
+        found = "no CUDA GPU"
+    elif torch.cuda.get_device_capability() < (8, 9):
+        found = torch.cuda.get_device_name()
+    else:
+        return
+    raise ValueError(
+        f"float8 needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}: switch it off by "
+        "loss.module_kwargs.fp8=false and model.module_kwargs.fp8_mlp=off"
+    )
 
 
 def fp8_relu2_mlp(
