@@ -58,6 +58,35 @@ def test_greedy_rows_that_come_and_go_equal_the_recomputed_ones(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+def test_prompts_that_come_together_are_encoded_in_one_pass(name):
+    model, passes = build(name), []
+    model.norm.register_forward_hook(lambda norm, x, y: passes.append(tuple(y.shape[:2])))
+    batch = ContinuousBatch(model, 9)
+    begun, known = prompts_of(1, 1)[0] * 20, prompts_of(7, 9, seed=2)
+    batch.add(Request(begun, 4, GREEDY))
+    begun += next(token for token, _ in drain(batch).values())
+    prompts = [*known[:4], [*begun, 5, 6], *known[4:]]  # one of them is held already, but for its end
+    passes.clear()
+    tickets = [batch.add(Request(prompt, 12, GREEDY, num_samples=1 + (i == 2))) for i, prompt in enumerate(prompts)]
+    found = drain(batch, steps=1)
+    assert len(found) == 9 and passes[0] == (1, sum(map(len, known)) + 3) and passes[1] == (9, 1)
+    drain(batch, found)
+    expected = generate(model, prompts, 12, sampling=GREEDY, cache=False)
+    assert [found[ticket, 0] for ticket in tickets] == [(done.ids, done.reason) for done in expected]
+    assert found[tickets[2], 1] == found[tickets[2], 0]
+
+
+def test_a_row_that_ends_at_once_leaves_its_place_to_the_prompt_that_is_half_encoded():
+    model = build("grouped")
+    prompts = [[1, 2, 3], [4] * 5, [7, 8] * 9]
+    batch = ContinuousBatch(model, 3, chunk=12)
+    tickets = [batch.add(Request(prompt, count, GREEDY)) for prompt, count in zip(prompts, (1, 9, 9), strict=True)]
+    expected = generate(model, prompts, [1, 9, 9], sampling=GREEDY, cache=False)
+    found = drain(batch)
+    assert [found[ticket, 0] for ticket in tickets] == [(done.ids, done.reason) for done in expected]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_turns_of_a_conversation_encode_only_what_is_new(name):
     model = build(name)
     batch, ids = ContinuousBatch(model, 2), prompts_of(1, 1)[0] * 20

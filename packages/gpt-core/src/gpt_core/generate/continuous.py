@@ -20,8 +20,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .cache import KVCache
 from .decoder import compute_dtype, config_of
 from .draws import Draw, draw
+from .packed import Packed
 from .prefixes import Prefixes
 from .sampling import Sampling
 from .slots import SlotCache
@@ -86,11 +88,25 @@ class _Row:
     forced: deque[int] = field(default_factory=deque)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Tokens of a prompt that one pass encodes, into the row at `place`."""
+
+    ticket: int
+    request: Request
+    place: int
+    cache: KVCache
+    ids: Sequence[int]
+    complete: bool
+    """Whether the prompt ends with them."""
+
+
 class ContinuousBatch:
     """A model and the rows that it is adding tokens to.
 
     Args:
-        model: a model with gpt_core's forward, `.config` and a key/value cache; put into eval mode.
+        model: a model with gpt_core's forward, `.config` and a key/value cache; put into eval mode. One that has
+            `supports_packing`, `hidden` and `logits` encodes several short prompts in one pass.
         rows: most samples at a time; more wait in order.
         vocab_size: tokens from this id on are never drawn (a vocabulary padded for speed).
         chunk: prompt tokens encoded per step at most, which bounds how long running rows wait for newcomers. While more
@@ -115,6 +131,9 @@ class ContinuousBatch:
         self.model, self.context, self.size, self.counts = model.eval(), config.context_length, rows, Counts()
         self.vocab_size, self.prefixes = vocab_size or config.vocab_size, Prefixes(prefix_bytes)
         self._device, self._chunk, self._known = next(model.parameters()).device, chunk, config.vocab_size
+        self._config = config
+        packs = getattr(model, "supports_packing", False)
+        self._most_packed = min(2 * chunk, config.context_length) if packs else 0
         dtype = compute_dtype(model, self._device)
         self._cache = SlotCache(config, rows, self.context, dtype=dtype, device=self._device)
         self._rows: list[_Row] = []  # row i of the cache
@@ -170,32 +189,63 @@ class ContinuousBatch:
         return events
 
     def _encode_some(self) -> Iterator[Event]:
-        """Some prompt tokens, over as many prompts as they reach; the last one of each brings its first new ones."""
+        """A chunk of prompt tokens; the last one of each prompt brings its first new ones."""
         budget = self._chunk
-        while budget and self._begin_next():
-            assert self._filling is not None
-            (ticket, request), place = self._filling, len(self._rows)
-            cache = self._cache.row(place)
-            part = list(request.prompt[cache.length : cache.length + budget])
-            ids_1T = torch.tensor([part], device=self._device)
-            logits_1V = self.model(ids_1T, cache=cache, only_last=True)[:, -1]
-            self._cache.set_length(place, cache.length)
-            budget -= len(part)
-            if cache.length == len(request.prompt):
-                self._filling = None
-                yield from self._start(ticket, request, logits_1V)
+        while budget and (parts := self._next_parts(budget)):
+            budget -= sum(len(part.ids) for part in parts)
+            logits_PV = self._encode(parts)
+            yield from self._start(parts, logits_PV)
 
     def _newcomers_first(self) -> bool:
-        return 4 * len(self._waiting) > len(self._rows) and self._begin_next()
+        return 4 * len(self._waiting) > len(self._rows) and self._begin_next(len(self._rows))
 
-    def _begin_next(self) -> bool:
-        """Whether a prompt is under way, after starting the next that has rows for all its samples."""
+    def _next_parts(self, budget: int) -> "list[_Part]":
+        """What the next pass encodes: some tokens of one prompt, or short ones side by side; at most `budget` in all.
+
+        Their rows follow those that run. All parts but the last reach their prompt's end.
+        """
+        parts, place, visible = [], len(self._rows), 0
+        while budget and self._begin_next(place):
+            assert self._filling is not None
+            ticket, request = self._filling
+            cache = self._cache.row(place)
+            ids = request.prompt[cache.length : cache.length + budget]
+            held = cache.length + len(ids)
+            visible += held
+            if parts and visible > self._most_packed:
+                break
+            complete = held == len(request.prompt)
+            parts.append(_Part(ticket, request, place, cache, ids, complete))
+            budget -= len(ids)
+            if not complete:
+                break
+            self._filling = None
+            place += request.num_samples
+        return parts
+
+    def _encode(self, parts: "list[_Part]") -> Tensor:
+        """Logits (P, V) of the token after each part, which is in the cache then."""
+        ids_1T = torch.tensor([[token for part in parts for token in part.ids]], device=self._device)
+        if len(parts) == 1:
+            logits_PV = self.model(ids_1T, cache=parts[0].cache, only_last=True)[:, -1]
+        else:
+            lengths = [len(part.ids) for part in parts]
+            packed = Packed(self._config, [part.cache for part in parts], lengths)
+            x_1TD = self.model.hidden(ids_1T, cache=packed)  # ty: ignore[not-callable]
+            ends_P = torch.tensor(lengths, device=self._device).cumsum(0) - 1
+            logits_PV = self.model.logits(x_1TD[:, ends_P])[0]  # ty: ignore[not-callable]
+        for part in parts:
+            self._cache.set_length(part.place, part.cache.length)
+        return logits_PV
+
+    def _begin_next(self, place: int) -> bool:
+        """Whether a prompt is under way, after starting the next at `place`, if there are rows for all its samples."""
         if self._filling is not None:
             return True
-        if not self._waiting or len(self._rows) + self._waiting[0][1].num_samples > self.size:
+        if not self._waiting or place + self._waiting[0][1].num_samples > self.size:
             return False
         self._filling = self._waiting.popleft()
-        prompt, place = self._filling[1].prompt, len(self._rows)
+        prompt = self._filling[1].prompt
         self._cache.set_length(place, 0)
         self.counts.prompt_tokens += len(prompt)
         if found := self.prefixes.find(prompt):
@@ -203,18 +253,20 @@ class ContinuousBatch:
             self.counts.reused_tokens += found.length
         return True
 
-    def _start(self, ticket: int, request: Request, logits_1V: Tensor) -> list[Event]:
-        """The encoded prompt becomes a row per sample, and each draws its own first token."""
-        first = len(self._rows)
-        for sample in range(request.num_samples):
-            self._cache.copy(first, first + sample)
-            seed = None if request.seed is None else request.seed + sample
-            ids = list(request.prompt)
-            drawn = Draw(request.sampling, random.Random(seed), tuple(request.banned_ids), ids)
-            calls = ToolCalls(request.tool) if request.tool is not None else None
-            self._rows.append(_Row(ticket, sample, request, ids, drawn, calls))
-        logits_NV = logits_1V.expand(request.num_samples, -1)
-        return self._extend(logits_NV, range(first, len(self._rows)))
+    def _start(self, parts: "list[_Part]", logits_PV: Tensor) -> list[Event]:
+        """Prompts that are encoded become a row per sample, and each row draws its own first token."""
+        first, done = len(self._rows), [part for part in parts if part.complete]
+        for part in done:
+            request = part.request
+            for sample in range(request.num_samples):
+                self._cache.copy(part.place, part.place + sample)
+                seed = None if request.seed is None else request.seed + sample
+                ids = list(request.prompt)
+                drawn = Draw(request.sampling, random.Random(seed), tuple(request.banned_ids), ids)
+                calls = ToolCalls(request.tool) if request.tool is not None else None
+                self._rows.append(_Row(part.ticket, sample, request, ids, drawn, calls))
+        of_row = [i for i, part in enumerate(done) for _ in range(part.request.num_samples)]
+        return self._extend(logits_PV[of_row], range(first, len(self._rows))) if done else []
 
     def _extend(self, logits_NV: Tensor, places: range) -> list[Event]:
         """Give the rows at these places their next token, and let go of those that end with it."""
