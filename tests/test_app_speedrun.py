@@ -45,8 +45,13 @@ def test_a_run_that_is_resumed_within_a_stage_ends_where_a_whole_one_does(speedr
     same(speedrun, "half", "whole")
 
 
-def test_the_warm_up_leaves_no_trace(speedrun):
+def test_the_warm_up_takes_its_steps_and_leaves_no_trace(speedrun, monkeypatch):
+    from gpt_optim import MuonAdamW
+
+    taken, step = [], MuonAdamW.step
+    monkeypatch.setattr(MuonAdamW, "step", lambda self: (taken.append(self.param_groups[0]["step"]), step(self)))
     assert speedrun.train("warmed", *EXACT, "--stages.warm_up=true") is None
+    assert taken == 2 * list(range(7))
     said = (speedrun.out / "warmed" / "log.txt").read_text(encoding="utf-8")
     assert "warm-up: steps 0, 1, 2, 3, 4, 5, 6 " in said
     same(speedrun, "warmed", "whole")

@@ -43,7 +43,7 @@ def warm_up(parts: Parts, ranks: Distributed, train_on: Callable[..., TrainState
     steps = [step for step in parts.stages.around_boundaries() if step >= parts.state.step]
     taken = 0
     for step in steps:
-        parts.state.step = step
+        parts.state.step, parts.state.status = step, "running"  # the step before has "completed" the run
         for group in parts.state.optimizer.param_groups:
             if "step" in group:
                 group["step"] = step  # what an optimizer does at its n-th step must be compiled as well
