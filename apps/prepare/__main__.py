@@ -3,6 +3,7 @@
 uv run apps/prepare                                     list the datasets
 uv run apps/prepare stdlib --vocab-size 8192            the Python library on this machine
 uv run apps/prepare text notes/ pages.jsonl book.txt    your own text, jsonl, parquet: files and folders
+uv run apps/prepare chat talks.jsonl --tokenizer DIR    your own conversations, in the tokens of a model
 uv run apps/prepare fineweb_edu --subset sample-10BT    from the Hugging Face hub, or --text FILE... for copies
 uv run apps/prepare nanogpt DIR                         describe what nanoGPT prepared, in place
 uv run apps/prepare verify data/mine                    check every byte of a dataset

@@ -44,7 +44,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> argparse.Names
     option("--subset", "configuration of a dataset of the hub", metavar="NAME")
     option("--revision", "commit, tag or branch of a dataset of the hub", metavar="NAME")
     option("--chunks", "files of fineweb10B, 100 M tokens each (default 9)", type=int, metavar="N")
-    option("--template", "of task_mixture: chatml (default) or roles", metavar="NAME")
+    option("--template", "of conversations: chatml (default) or roles", metavar="NAME")
     option("--val-from", "of task_mixture: validate on GSM8K's test rows (default) or held-out train rows")
     option("--allow-missing", "of task_mixture: go on without a task that cannot be had", action="store_true")
     option("--tokenizer", f"{', '.join(TOKENIZERS)}, or a folder of a saved one", action="append", default=[])

@@ -190,3 +190,10 @@ def test_conversations_without_a_mask_count_whole(make_documents):
     assert batch.inputs.tolist() == [[0, 4, 5, 6, 7, 8, 0, 1, 2]] and batch.targets.tolist() == [
         [4, 5, 6, 7, 8, 0, 1, 2, 3]
     ]
+
+
+def test_a_split_shorter_than_a_row_is_padded(make_documents):
+    """A handful of conversations validates a run; the other loaders want a whole row."""
+    info, _ = write(make_documents, [[[True, False, True]]])
+    batch = next(packed_chat(info.path, context_length=16, device_batch_size=2).val)
+    assert (batch.targets != -1).sum() == 2 and batch.targets.shape == (2, 16)

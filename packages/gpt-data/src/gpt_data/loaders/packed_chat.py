@@ -54,6 +54,7 @@ class PackedChat(PackingLoader):
     epoch.
     """
 
+    pads = True
     crop, long_documents = False, "wait"  # none is: they are cut where they are found
     nothing = (
         "no conversation has a target that counts within the context length. Use a longer context_length or "

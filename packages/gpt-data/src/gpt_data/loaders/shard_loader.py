@@ -22,6 +22,9 @@ class ShardLoader(Loader):
     loss_on: `mask` leaves out the targets that the dataset's mask leaves out, where it has one; `all` counts every one.
     """
 
+    pads = False
+    """Rows need not be full of tokens."""
+
     def __init__(
         self,
         dataset: DatasetInfo,
@@ -40,7 +43,7 @@ class ShardLoader(Loader):
         self._digest = dataset.digest  # once: states are made for every batch
         self._stream = dataset.stream(split)
         self._mask_stream = dataset.mask_stream(split) if loss_on == "mask" else None
-        if len(self._stream) <= context_length:
+        if len(self._stream) <= context_length and not self.pads:
             raise DatasetError(
                 f"{dataset.path}: split {split!r} has {len(self._stream)} tokens, a context of {context_length} "
                 "needs at least one more than that. Use a shorter context_length or more text."

@@ -55,8 +55,8 @@ def prepare(
     text_field: the column of a table that holds the text (default: text, content or document);
     val_one_in: one document of a table in so many is held out, by its hash (default: 20, of the hub's 2000);
     subset, revision: of a dataset of the hub; chunks: files of fineweb10B;
-    template, val_from, allow_missing: of task_mixture: chatml | roles; where GSM8K's validation rows come from (test |
-    train); go on without a task that cannot be had.
+    template: of conversations: chatml | roles; val_from, allow_missing: of task_mixture: where GSM8K's validation rows
+    come from (test | train); go on without a task that cannot be had.
     Errors: DatasetError says what is wrong with a text or with the folder; ValueError names an unknown choice.
     """
     if name not in RECIPES:

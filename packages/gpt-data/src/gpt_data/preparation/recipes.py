@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from .conversations import conversations_source
 from .download import download, file_sha256
 from .hub import hub_files, local_files
 from .installed import docs_source, packages_source
@@ -223,6 +224,13 @@ RECIPES: dict[str, Recipe] = {
         task_mixture_source,
         {"template": "chatml", "val_from": "test", "allow_missing": False},
     ),
+    "chat": Recipe(
+        "your own conversations, jsonl or parquet with `messages`, with loss masks: chat PATH...",
+        "gpt2",
+        conversations_source,
+        {"template": "chatml", "val_one_in": None},
+        lambda texts, options: texts_description(texts),
+    ),
     "hf": Recipe(
         "any text dataset of the hub: hf OWNER/NAME --subset S",
         "gpt2",
@@ -234,5 +242,5 @@ RECIPES: dict[str, Recipe] = {
 }
 PREPARED_ON_FIRST_USE = ("stdlib",)
 """Names that need neither a network nor arguments."""
-NEEDS_TEXTS = ("text", "hf")
+NEEDS_TEXTS = ("text", "chat", "hf")
 """Recipes that are nothing without arguments."""

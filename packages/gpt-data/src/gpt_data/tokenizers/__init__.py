@@ -10,6 +10,7 @@ from .evaluate import TokenizerReport as TokenizerReport
 from .evaluate import evaluate_tokenizer as evaluate_tokenizer
 from .evaluate import tokenizer_table as tokenizer_table
 from .export import export_to_huggingface as export_to_huggingface
+from .extension import first_new_id as first_new_id
 from .gpt2 import gpt2_tokenizer as gpt2_tokenizer
 from .grokking import GrokkingTokenizer as GrokkingTokenizer
 from .huggingface import HuggingFaceTokenizer as HuggingFaceTokenizer
