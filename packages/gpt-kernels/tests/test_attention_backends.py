@@ -82,7 +82,7 @@ def assert_agrees(backend, shape, options, dtype, gradients=True, slack=1.0):
 
 
 @pytest.mark.parametrize(("shape", "options"), CASES)
-@pytest.mark.parametrize("backend", ["sdpa", "manual", "auto"])
+@pytest.mark.parametrize("backend", ["sdpa", "manual", "banded", "auto"])
 def test_backends_of_every_machine(backend, shape, options):
     assert_agrees(backend, shape, options, torch.float32)
 

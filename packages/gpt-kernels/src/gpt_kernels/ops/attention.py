@@ -8,16 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .attention_backends.banded import banded, block_of
 from .attention_backends.manual import manual
 from .attention_backends.sdpa import sdpa, sdpa_by_document
 from .attention_masks import attention_mask as attention_mask
 from .attention_masks import check_cu_seqlens, check_mask, check_window
 from .attention_masks import document_mask as document_mask
 from .checks import check_floats, check_one_dtype
-from .dispatch import HAS_TRITON, autocast_dtype, autocast_together
+from .dispatch import HAS_TRITON, are_plain, autocast_dtype, autocast_together
 
 _FLASH = ("flash_attn_2", "flash_attn_3", "flash_attn_4")
-ATTENTION_BACKENDS = ("auto", "sdpa", "manual", "varlen", "flex", *_FLASH)
+ATTENTION_BACKENDS = ("auto", "sdpa", "manual", "banded", "varlen", "flex", *_FLASH)
 
 
 class MissingBackendError(ImportError):
@@ -80,6 +81,8 @@ def attention(
         check_cu_seqlens(cu_seqlens, T)
     if window is not None and window >= S:
         window = None  # sees everything that causal lets it see
+    if chosen == "banded" and window is not None:
+        return banded(q_BHTK, k_BGSK, v_BGSK, window, scale, cu_seqlens)
     if chosen == "varlen":
         from .attention_backends.varlen import varlen
 
@@ -97,10 +100,10 @@ def attention(
     if cu_seqlens is not None:
         # Lengths are data: a compiled loop over them would be compiled anew for each batch, and on a GPU they are not
         # known here without waiting. There a mask does it, in one graph.
-        if chosen == "sdpa" and q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling():
+        if chosen in ("sdpa", "banded") and q_BHTK.device.type == "cpu" and not torch.compiler.is_compiling():
             return sdpa_by_document(q_BHTK, k_BGSK, v_BGSK, cu_seqlens, causal, window, scale, dropout)
         mask = document_mask(cu_seqlens, T)
-    if chosen == "sdpa":
+    if chosen in ("sdpa", "banded"):
         return sdpa(q_BHTK, k_BGSK, v_BGSK, causal, window, scale, mask, dropout)
     mask = attention_mask(T, S, causal=causal, window=window, mask=mask, device=q_BHTK.device)
     return manual(q_BHTK, k_BGSK, v_BGSK, mask, softcap, scale, dropout)
@@ -122,10 +125,14 @@ def attention_backend(
     """Name of the backend that `attention` runs for these arguments, with values as wide as the keys.
 
     auto      On CUDA (Ampere and later): varlen for packed documents and for windows, in half precision; flex for
-              these in float32, and for soft caps; sdpa for the rest, and for decoding. Elsewhere sdpa, or manual where
-              softcap is on. With dropout, which neither varlen nor flex has, sdpa or manual everywhere.
+              these in float32, and for soft caps; sdpa for the rest, and for decoding. Elsewhere manual where softcap
+              is on, banded on CPUs in float32 and float64 where the window is less than half the row, else sdpa.
+              With dropout, which neither varlen, flex nor banded has, sdpa or manual everywhere.
     sdpa      torch.nn.functional.scaled_dot_product_attention; no softcap.
     manual    the definition, T × S scores in memory.
+    banded    blocks of queries with the keys that their window holds, in plain PyTorch, T × (window + 32) scores in
+              memory: no softcap, mask or dropout, as many queries as keys; without a window the same as sdpa.
+              Differentiable once.
     varlen    torch.nn.attention.varlen (CUDA, half precision, as many queries as keys): no softcap, mask or dropout.
     flex      torch.nn.attention.flex_attention: no dropout, and on CPUs no gradients. Compiled on first use on CUDA.
     flash_attn_2, _3, _4   the flash-attn packages (CUDA, half precision): no mask; error when not installed.
@@ -148,14 +155,16 @@ def attention_backend(
         )
     if backend == "auto":
         window = None if window is not None and window >= S else window
+        if _fits_band(q_BHTK, k_BGSK, window) and not (softcap or dropout) and mask is None:
+            return "banded"
         return _automatic(q_BHTK, S, window is not None or cu_seqlens is not None, softcap, scale, mask, dropout)
     if backend not in ATTENTION_BACKENDS:
         raise ValueError(f"unknown attention backend {backend!r}; choose one of {', '.join(ATTENTION_BACKENDS)}")
     lacks = {
-        "softcap": bool(softcap) and backend in ("sdpa", "varlen"),
-        "mask": mask is not None and (backend == "varlen" or backend in _FLASH),
-        "dropout": bool(dropout) and backend in ("varlen", "flex"),
-        "way to have more keys than queries": T != S and backend == "varlen",
+        "softcap": bool(softcap) and backend in ("sdpa", "varlen", "banded"),
+        "mask": mask is not None and (backend in ("varlen", "banded") or backend in _FLASH),
+        "dropout": bool(dropout) and backend in ("varlen", "flex", "banded"),
+        "way to have more keys than queries": T != S and backend in ("varlen", "banded"),
         "scale that is not positive": scale is not None and not scale > 0 and backend == "varlen",
     }
     for name, lacking in lacks.items():
@@ -180,6 +189,17 @@ def _automatic(
         return "varlen"
     fits_flex = HAS_TRITON and 16 <= K <= 256 and dtype != torch.float64
     return "flex" if fits_flex else plain
+
+
+def _fits_band(q: Tensor, k: Tensor, window: int | None) -> bool:
+    """Eagerly on a CPU, where a block and its window are at most half the row; compiled, a mask is one graph."""
+    T = q.shape[2]
+    if window is None or k.shape[2] != T or 2 * (window + block_of(window)) > T or torch.compiler.is_compiling():
+        return False
+    autocast = q.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return (
+        q.device.type == "cpu" and not (autocast or _is_ampere(q)) and are_plain((q, k), (torch.float32, torch.float64))
+    )
 
 
 def _is_ampere(x: Tensor) -> bool:
