@@ -51,6 +51,11 @@ class Distributed:
         dist.all_reduce(total)
         return total.tolist()
 
+    def wait_for_device(self) -> None:
+        """Return when all that this process has given its GPU to do is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def explain(self, error: BaseException) -> str:
         """What ended the run: `error`, or the failure of another rank that it follows from."""
         return f"{type(error).__name__}: {error}" if self.alarm is None else self.alarm.explain(error)

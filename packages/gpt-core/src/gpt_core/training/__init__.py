@@ -15,5 +15,6 @@ from gpt_core.training.nonfinite import TrainingDiverged as TrainingDiverged
 from gpt_core.training.nonfinite import batch_id as batch_id
 from gpt_core.training.scalers import amp_grad_scaler as amp_grad_scaler
 from gpt_core.training.scalers import keller_scaler as keller_scaler
+from gpt_core.training.scalers import plain_scaler as plain_scaler
 from gpt_core.training.state import Hook as Hook
 from gpt_core.training.state import TrainState as TrainState

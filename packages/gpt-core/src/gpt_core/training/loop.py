@@ -35,6 +35,7 @@ def train(
     momentum_schedule: Schedule | None = None,
     weight_decay_schedule: Schedule | None = None,
     stop: StopRequest | None = None,
+    clock_is_read: Callable[[int], bool] | None = None,
 ) -> TrainState:
     """Take optimizer steps until `state.step == max_steps`, a signal, or divergence.
 
@@ -45,7 +46,8 @@ def train(
     value itself.
     Hooks see every step; time spent in them is not step time. A signal ends training where no group of the optimizer
     keeps gradients for a later step; `stop` is the one that already waits for it. A step whose gradient is not finite
-    is skipped on all ranks; `max_nonfinite_steps` of them in a row raise `TrainingDiverged`.
+    is skipped on all ranks; `max_nonfinite_steps` of them in a row raise `TrainingDiverged`. With a scaler that
+    measures no norm none is skipped, and steps wait for the GPU only where `clock_is_read(steps taken)`; None: always.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
@@ -91,8 +93,9 @@ def train(
             state.scaler.unscale(state.optimizer)
             for hook in hooks:
                 hook.on_gradients(state)
-            result.grad_norm = float(state.scaler.clip(parameters, state.optimizer))
-            result.finite = math.isfinite(result.grad_norm)
+            norm = state.scaler.clip(parameters, state.optimizer)
+            result.grad_norm = None if norm is None else float(norm)
+            result.finite = result.grad_norm is None or math.isfinite(result.grad_norm)
             state.scaler.step(state.optimizer, finite=result.finite)
             state.optimizer.zero_grad(set_to_none=True)
 
@@ -100,6 +103,8 @@ def train(
                 skipped.clear()
             else:
                 skipped.append(SkippedStep.of(state.step + 1, result, loss, batches, losses))
+            if norm is None and (clock_is_read is None or clock_is_read(state.step + 1)):
+                distributed.wait_for_device()  # or what is left to do would be in no step's time
             result.seconds = time.perf_counter() - started
             state.nonfinite_steps += not result.finite
             state.step += 1

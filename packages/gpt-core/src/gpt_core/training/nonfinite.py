@@ -25,7 +25,7 @@ class SkippedStep:
 
     step: int
     lr: float
-    grad_norm: float
+    grad_norm: float | None
     batches: tuple[tuple[str, float], ...]
     """`batch_id` and mean loss per target of each micro-batch."""
 

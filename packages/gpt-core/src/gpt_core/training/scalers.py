@@ -15,8 +15,9 @@ from gpt_core.training.sharded_optimizer import ReducingOptimizer
 class Scaler(Protocol):
     def scale(self, objective: Tensor) -> Tensor: ...
     def unscale(self, optimizer: Optimizer) -> None: ...
-    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor:
-        """Clip the gradients; returns their global norm before clipping, a 0-d tensor, equal on all ranks."""
+    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor | None:
+        """Clip the gradients; returns their global norm before clipping, a 0-d tensor, equal on all ranks; None if
+        it is not measured."""
         ...
 
     def step(self, optimizer: Optimizer, finite: bool) -> None:
@@ -118,9 +119,43 @@ class KellerScaler:
         pass
 
 
+class PlainScaler:
+    """Neither scales the loss nor clips, and does not measure the gradient's norm: no step waits for its number, and an
+    optimizer that averages gradients itself begins its work with the first one. A gradient that is not finite is not
+    skipped; the loss tells, and then the run ends."""
+
+    def scale(self, objective: Tensor) -> Tensor:
+        return objective
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        pass
+
+    def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> None:
+        pass
+
+    def step(self, optimizer: Optimizer, finite: bool) -> None:
+        optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
 def amp_grad_scaler(grad_clip: float, dtype: torch.dtype, device_type: str) -> AmpGradScaler:
     """Global-norm clipping, and loss scaling when `dtype` is float16."""
     return AmpGradScaler(grad_clip, enabled=dtype == torch.float16, device_type=device_type)
+
+
+def plain_scaler(grad_clip: float, dtype: torch.dtype) -> PlainScaler:
+    """No clipping, no loss scaling, no norm. ValueError where `grad_clip` or float16 ask for one of them."""
+    if grad_clip or dtype == torch.float16:
+        raise ValueError(
+            f"plain_scaler neither clips nor scales the loss, got training.grad_clip={grad_clip} and {dtype}: use "
+            "gpt_core.training.amp_grad_scaler, or training.grad_clip=0 and another dtype"
+        )
+    return PlainScaler()
 
 
 def keller_scaler(grad_clip: float, dtype: torch.dtype) -> KellerScaler:

@@ -45,7 +45,8 @@ class StepResult:
     """What was differentiated beyond the loss."""
     count: float = 0.0
     tokens: int = 0
-    grad_norm: float = 0.0
+    grad_norm: float | None = 0.0
+    """None: the scaler does not measure it."""
     lr: float = 0.0
     seconds: float = 0.0
     data_seconds: float = 0.0

@@ -10,6 +10,7 @@ import torch
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks, StabilityMonitor, flatten, gradient_stats, memory_stats
 from gpt_core.training.config import LoggingConfig
+from gpt_core.training.nonfinite import TrainingDiverged
 from gpt_core.training.state import Hook, TrainState
 
 
@@ -87,5 +88,12 @@ class Log(Hook):
         metrics |= flatten("stability", self.stability.update(state.step, loss, state.last.grad_norm))
         metrics |= flatten("memory", memory_stats(self.distributed.device)) | self._gradients
         self.sinks.log(state.step, metrics)
+        if state.last.grad_norm is None and not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss is not finite after step {state.step}, and gradients are not looked at (scaler.module is "
+                f"plain_scaler): what was saved up to step {state.step - self._steps} is good. Resume from there with "
+                "a lower learning rate, or with gpt_core.training.amp_grad_scaler, which skips steps that would break "
+                "the weights"
+            )
         self._gradients = {}
         self._reset()
