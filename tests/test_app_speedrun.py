@@ -185,6 +185,7 @@ def test_records_have_their_steps_and_sizes(name, monkeypatch):
     with torch.device("meta"):
         model = config.component("model").build(vocab_size=50257, context_length=2048)
     assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model.config.backout  # with MUDD it is where one of its factors starts: no parameter tells
 
 
 @pytest.mark.slow
