@@ -82,6 +82,7 @@ def run(
             distributed=ranks,
             autocast=parts.autocast,
             max_nonfinite_steps=allowed_in_a_row(training.max_nonfinite_steps, parts.dtype),
+            clock_is_read=None if extra_hooks or brought else partial(our_hooks_read_the_clock, config),
         )
         with StopRequest() as stop:
             if not only_look and warms_up(parts, general):
@@ -94,6 +95,15 @@ def run(
         if ranks.is_main:
             conclude(run_dir, sinks, parts)
     return run_dir
+
+
+def our_hooks_read_the_clock(config: Config, step: int) -> bool:
+    """Whether a hook waits for the GPU after so many steps, to report, validate, or save."""
+    checkpoint, max_steps = config.section("checkpoint"), config.section("training").max_steps
+    if checkpoint.checkpoint_every_hr or config.section("logging").profile_steps:  # which steps is not known beforehand
+        return True
+    intervals = (config.section("logging").log_every, config.section("eval").eval_every, checkpoint.save_every)
+    return step >= max_steps or any(interval and step % interval == 0 for interval in intervals)
 
 
 def hooks_of(model: nn.Module, sinks: Sinks, logging: LoggingConfig) -> Sequence[Hook]:
