@@ -380,11 +380,13 @@ def test_a_secret_is_in_no_message_and_not_in_the_saved_configuration(load, monk
 
 def test_every_flat_key_leads_to_a_key_that_exists():
     from gpt_core.models import GPTConfig
+    from gpt_core.scaling import ScalingConfig
     from gpt_core.training import config as sections
 
     names = {"general": "General", "parallel": "Parallel", "training": "Training", "eval": "Eval"}
     names |= {"checkpoint": "Checkpoint", "logging": "Logging", "generate": "Sample"}
     known = {f"{name}.{key}" for name, kind in names.items() for key in fields_of(getattr(sections, f"{kind}Config"))}
+    known |= {f"scaling.{key}" for key in fields_of(ScalingConfig)}
     known |= {f"model.module_kwargs.{key}" for key in [*fields_of(GPTConfig), "preset"]}
     component = ("data.", "optimizer.", "scheduler.")  # depend on the factory
     lost = {

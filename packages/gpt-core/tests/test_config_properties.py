@@ -109,7 +109,7 @@ def test_the_empty_tree_is_neutral(a):
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_a_saved_configuration_loads_back(value):
-    saved = Config(tree_of({"_v": value}, "x"), {}, {}, set()).to_yaml()
+    saved = Config(tree_of({"_v": value}, "x"), {}, {}).to_yaml()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yaml")
         file.write_text(saved, encoding="utf-8", newline="")
@@ -121,7 +121,7 @@ def test_a_saved_configuration_loads_back(value):
 @settings(deadline=None, max_examples=60)
 @given(SCALARS | TRICKY)
 def test_text_in_a_saved_configuration_keeps_its_type(value):
-    saved = Config(tree_of({"_v": [value]}, "x"), {}, {}, set()).to_yaml()
+    saved = Config(tree_of({"_v": [value]}, "x"), {}, {}).to_yaml()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.yaml").write_text(saved, encoding="utf-8", newline="")
         loaded = load_config([folder], schema={}).tree["_v"][0]

@@ -5,6 +5,7 @@ from gpt_kernels import polar_express as polar_express
 from gpt_optim import schedules as schedules
 from gpt_optim.adamw import adamw as adamw
 from gpt_optim.adamw import decay_groups as decay_groups
+from gpt_optim.depth import depth as depth
 from gpt_optim.factories import muon as muon
 from gpt_optim.factories import normuon as normuon
 from gpt_optim.groups import Rule as Rule

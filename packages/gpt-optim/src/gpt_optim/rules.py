@@ -65,7 +65,7 @@ def default_rules(
             others["rest"].append(aliases[0])
         else:
             flipped = parameter in transposed
-            split = _qkv_split(aliases[0], parameter, flipped) if fused else None
+            split = qkv_split(aliases[0], parameter, flipped) if fused else None
             hidden.setdefault((flipped, split), []).append(aliases[0])
     rules = [Rule(exactly(members), _muon(muon, flipped, split)) for (flipped, split), members in hidden.items()]
     own = {"embedding": embedding, "head": head, "vectors": {"weight_decay": 0.0, **(vectors or {})}}
@@ -170,14 +170,14 @@ def _fused(model: nn.Module, pattern: str, muon: Options, transposed: bool = Fal
     splits: dict[tuple[int, ...] | None, list[str]] = {}
     for parameter, aliases in clean_names(model).items():
         if any(re.search(pattern, alias) for alias in aliases):
-            splits.setdefault(_qkv_split(aliases[0], parameter, transposed), []).append(aliases[0])
+            splits.setdefault(qkv_split(aliases[0], parameter, transposed), []).append(aliases[0])
     alone = len(splits) == 1
     return [
         Rule(pattern if alone else exactly(names), _muon(muon, transposed, split)) for split, names in splits.items()
     ]
 
 
-def _qkv_split(name: str, weight: Tensor, transposed: bool) -> tuple[int, ...] | None:
+def qkv_split(name: str, weight: Tensor, transposed: bool) -> tuple[int, ...] | None:
     """(queries, keys, values) of a fused weight: as many queries as inputs; the rest is half keys and half values.
 
     None for a weight with no more outputs than inputs, which cannot be a fused one.

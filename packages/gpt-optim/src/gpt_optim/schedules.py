@@ -35,6 +35,15 @@ def _check(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: 
         raise ValueError(f"warmup_offset is 0 (the first rate is 0) or 1 (it is 1/warmup_iters), got {warmup_offset}")
 
 
+def shortened(iters: int, max_steps: int, most: float | None) -> int:
+    """`iters` steps, at most the fraction `most` of `max_steps`, but one if there are any. ValueError: no fraction."""
+    if most is None:
+        return iters
+    if not 0.0 <= most <= 1.0:
+        raise ValueError(f"most_warmup is a fraction of max_steps in [0, 1], got {most}")
+    return min(iters, max(1, int(most * max_steps)))
+
+
 def _decay(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: int, shape: str) -> Schedule:
     """Linear warm-up, then the decay of this shape from 1 down to `end_factor`."""
     _check(max_steps, warmup_iters, end_factor, warmup_offset)
@@ -49,11 +58,20 @@ def _decay(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: 
     return schedule
 
 
-def cosine(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1, warmup_offset: int = 0) -> Schedule:
+def cosine(
+    max_steps: int,
+    warmup_iters: int = 0,
+    end_factor: float = 0.1,
+    warmup_offset: int = 0,
+    most_warmup: float | None = None,
+) -> Schedule:
     """Cosine decay (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, one cycle) after a linear warm-up.
 
     The warm-up is (step + warmup_offset)/warmup_iters: it starts at 0, or with warmup_offset=1 one step above.
+    most_warmup: the fraction of `max_steps` that it is shortened to where it is longer, so that a recipe fits short
+    runs too; None: a warm-up longer than the run is an error.
     """
+    warmup_iters = shortened(warmup_iters, max_steps, most_warmup)
     return _decay(max_steps, warmup_iters, end_factor, warmup_offset, "cosine")
 
 
@@ -69,12 +87,15 @@ def constant(
     cooldown_frac: float | None = None,
     end_factor: float = 0.0,
     warmup_offset: int = 0,
+    most_warmup: float | None = None,
 ) -> Schedule:
     """Warm up, hold, cool down linearly (the trapezoid); without a cooldown, hold to the end.
 
     The cooldown covers the last `cooldown_iters` steps, or `cooldown_frac` of `max_steps`; give one, or neither.
-    It starts at 1 without a jump, never goes below `end_factor`, and stays there past `max_steps`.
+    It starts at 1 without a jump, never goes below `end_factor`, and stays there past `max_steps`. most_warmup: as in
+    `cosine`.
     """
+    warmup_iters = shortened(warmup_iters, max_steps, most_warmup)
     return warmup_stable_decay(
         max_steps, warmup_iters, cooldown_iters, cooldown_frac, end_factor, warmup_offset, "linear"
     )
@@ -206,12 +227,18 @@ def momentum(
     max_steps: int | None = None,
     cooldown_iters: int = 0,
     end: float = 0.85,
+    cooldown_frac: float | None = None,
+    most_warmup: float | None = None,
 ) -> Schedule:
     """Muon's momentum: linear from `start` to `peak` over the first steps, and to `end` over the last `cooldown_iters`.
 
     The defaults are Muon's own; the GPT speedrun adds max_steps=1555, cooldown_iters=50. nanochat has warmup_iters=400,
-    peak=0.97, end=0.90 and a cooldown as long as that of its learning rate. `end` holds from `max_steps` on.
+    peak=0.97, end=0.90 and a cooldown as long as that of its learning rate. `end` holds from `max_steps` on. With
+    `max_steps`, cooldown_frac is the cooldown as a fraction of it, and most_warmup shortens the warm-up as in `cosine`.
     """
+    if max_steps is not None:
+        warmup_iters = shortened(warmup_iters, max_steps, most_warmup)
+        cooldown_iters = cooldown_iters if cooldown_frac is None else int(cooldown_frac * max_steps)
     for name, value in (("start", start), ("peak", peak), ("end", end)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {name}={value}")

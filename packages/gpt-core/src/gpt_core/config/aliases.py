@@ -42,6 +42,7 @@ _GENERAL = {
     "dtype": "general.dtype",
     "threads": "general.threads",
     "init_from": "general.init_from",
+    "warm_start_optimizer": "general.warm_start_optimizer",
     "compile": _COMPILE,
     "general.compile": _COMPILE,  # true and false work here too
     "general.torch_compile": _COMPILE,
@@ -63,7 +64,7 @@ _MODEL = {
     **_same(
         "model", "vocab_multiple_of", "qkv_bias", "attention_out_bias", "ffn_bias", "init_std", "residual_init_std"
     ),
-    **_same("model", "embedding_init_std", "head_init_std", "init_seed"),
+    **_same("model", "embedding_norm", "embedding_init_std", "head_init_std", "init_seed"),
     **_same("model", "dag_depth", "gate_mode", "plan_source", "predictor"),
     "arch_preset": "model.module_kwargs.preset",
     "num_key_value_heads": "model.module_kwargs.n_kv_head",
@@ -73,6 +74,7 @@ _MODEL = {
 _DATA = {
     "dataset": "data.module_kwargs.dataset",
     "data_root": "data.module_kwargs.data_root",
+    "loss_on": Alias("data.module_kwargs.loss_on", (("assistant", "mask"),)),
 }
 
 _TRAINING = {
@@ -83,6 +85,8 @@ _TRAINING = {
     "device_batch_size": "training.device_batch_size",
     "global_batch_size": "training.global_batch_size",
     "gradient_accumulation_steps": "training.gradient_accumulation_steps",
+    "num_iterations": "training.max_steps",
+    "epochs": "training.epochs",
     "max_iters": "training.max_steps",
     "max_steps": "training.max_steps",
     "grad_clip": "training.grad_clip",
@@ -92,6 +96,15 @@ _TRAINING = {
     "max_nonfinite_steps": "training.max_nonfinite_steps",
     "fsdp_activation_checkpointing": "training.activation_checkpointing",
     "z_loss": "loss.module_kwargs.z_loss",
+}
+
+_SCALING = {
+    "scaling": "scaling.rules",
+    **{
+        name: f"scaling.{name}"
+        for name in ("depth", "aspect_ratio", "head_dim", "windows", "target_flops", "param_data_ratio")
+    },
+    **{name: f"scaling.{name}" for name in ("total_batch_size", "strict_batch")},
 }
 
 _OPTIMIZER = {
@@ -140,5 +153,5 @@ _PERIODIC = {
     },
 }
 
-ALIASES: Aliases = {**_GENERAL, **_MODEL, **_DATA, **_TRAINING, **_OPTIMIZER, **_PERIODIC}
+ALIASES: Aliases = {**_GENERAL, **_MODEL, **_DATA, **_TRAINING, **_SCALING, **_OPTIMIZER, **_PERIODIC}
 """Flat key -> key in the tree."""

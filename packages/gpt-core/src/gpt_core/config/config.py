@@ -23,11 +23,14 @@ from gpt_core.config.tree import Tree
 class Config:
     """A resolved and checked configuration. Does not change."""
 
-    def __init__(self, tree: Tree, parts: Mapping[str, Any], live: Mapping[trees.Path, Any], extra: set[trees.Path]):
-        self._tree = tree
-        self._parts = parts
+    def __init__(self, tree: Tree, schema: Schema, live: Mapping[trees.Path, Any]):
+        """Checks `tree`, which has no directives, against `schema`; `live`: the text of values that were `${…}`."""
+        checker = Checker(tree, schema, live)
+        self._parts: Mapping[str, Any] = checker.check()
+        self._tree = checker.tree
+        self._schema = schema
         self._live = live
-        self._extra = extra
+        self._extra = checker.extra
 
     @property
     def tree(self) -> dict[str, Any]:
@@ -46,6 +49,21 @@ class Config:
             known = [trees.dotted(path) for path, _ in trees.leaves(self._tree)]
             raise ConfigError(f"no key {key!r} in this configuration{nearest(key, known)}")
         return trees.origin_of(node)
+
+    def changed(self, values: Mapping[str, Any], origin: str) -> Config:
+        """A configuration with other values at some dotted keys, which `origin` says where they are from.
+
+        Raises `ConfigError` for a key or value that does not fit.
+        """
+        tree, live = self._tree, dict(self._live)
+        for key, value in values.items():
+            path = tuple(key.split("."))
+            node: trees.Value | Tree = trees.Value(value, origin)
+            if isinstance(value, Mapping):
+                node = {trees.INHERIT: trees.Value(False, origin), **trees.tree_of(value, origin)}
+            tree = trees.merge(tree, trees.nest(path, node))
+            live.pop(path, None)
+        return Config(trees.without_marks(tree), self._schema, live)
 
     def section(self, name: str) -> Any:
         """The dataclass instance of a section."""
@@ -147,9 +165,7 @@ class _Loader:
         tree = self.merged(arguments, default)
         tree = trees.merge(tree, self.applier.overlay(self.view(tree), arguments.overrides))
         resolved, live = directives.resolve(self.with_defaults(tree), self.clock)
-        checker = Checker(resolved, self.schema, live)
-        parts = checker.check()
-        return Config(checker.tree, parts, live, checker.extra)
+        return Config(resolved, self.schema, live)
 
     def merged(self, arguments: overrides.Arguments, default: str | None) -> Tree:
         """The files, left to right. Python files alone lie on top of the default configuration."""

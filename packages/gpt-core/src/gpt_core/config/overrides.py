@@ -59,6 +59,8 @@ def parse(argv: Sequence[str]) -> Arguments:
                     raise ConfigError(f"{item} needs a value: {item} VALUE or {item}=VALUE")
             if not key.removeprefix(CREATE):
                 raise ConfigError(f"{item!r} names no key; an override is --section.key VALUE")
+            if "." not in key:  # --target-flops is --target_flops; a key of a mapping may have a hyphen
+                key = key.replace("-", "_")
             create = key.startswith(CREATE)
             override = Override(key.removeprefix(CREATE), Text(value), COMMAND_LINE, create)
             arguments.overrides.append(override)

@@ -69,6 +69,8 @@ class GPTConfig:
     logit_softcap: float = 0.0
     """The same for the logits; 0 = off."""
 
+    embedding_norm: bool = False
+    """Weightless RMS norm of the token vectors, positions added, before the first block."""
     bias: bool = False
     """Bias of every linear map but the head (norms have one by their type)."""
     qkv_bias: bool | None = None

@@ -70,6 +70,8 @@ class GPT(nn.Module):
         else:
             positions = None if cache is None else cache.positions(T)
         x_BTD, rotary = self.position(self.embed(ids_BT), positions)
+        if self.config.embedding_norm:
+            x_BTD = gpt_kernels.rms_norm(x_BTD, eps=self.config.norm_eps)
         if self.config.embedding_dropout_p:
             x_BTD = F.dropout(x_BTD, self.config.embedding_dropout_p, self.training)
         for block in self.blocks:

@@ -46,8 +46,20 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
+class WeightlessRMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps), computed in float32; the next linear map has the gain."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, eps=self.eps)
+
+
 NORMS: dict[str, type[nn.Module]] = {
     "layernorm": LayerNorm,
     "layernorm_nobias": LayerNormNoBias,
     "rmsnorm": RMSNorm,
+    "rmsnorm_weightless": WeightlessRMSNorm,
 }

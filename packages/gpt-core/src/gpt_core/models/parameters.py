@@ -41,7 +41,8 @@ def count_parameters(config: GPTConfig) -> ParameterCount:
     ValueError for others.
     """
     L, D, F = config.n_layer, config.n_embd, config.ffn_dim
-    norm_rows = _lookup({"layernorm": 2, "layernorm_nobias": 1, "rmsnorm": 1}, config.normalization)
+    norms = {"layernorm": 2, "layernorm_nobias": 1, "rmsnorm": 1, "rmsnorm_weightless": 0}
+    norm_rows = _lookup(norms, config.normalization)
     into_ffn = _lookup({"standard": 1, "swiglu": 2}, config.ffn_type)  # matrices D -> F, beside the one back
     positions = {"learned_absolute": config.context_length, "rope": 0, "none": 0}
     qkv_dim = (config.n_head + 2 * config.kv_heads) * config.head_dim

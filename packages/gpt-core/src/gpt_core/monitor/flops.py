@@ -112,8 +112,8 @@ def _layer(config: Architecture, index: int, convention: Convention) -> dict[str
 
 
 def _norm(config: Architecture) -> int:
-    """One norm of S tokens: RMS squares, adds, scales twice; LayerNorm also subtracts the mean (and adds a bias)."""
-    per_value = {"rmsnorm": 4, "layernorm_nobias": 6, "layernorm": 7}
+    """One norm of S tokens: RMS squares, adds, scales (twice with weights); LayerNorm also subtracts the mean."""
+    per_value = {"rmsnorm": 4, "rmsnorm_weightless": 3, "layernorm_nobias": 6, "layernorm": 7}
     return per_value.get(getattr(config, "normalization", "layernorm"), 7) * config.context_length * config.n_embd
 
 

@@ -16,6 +16,7 @@ from gpt_core.checkpoint import CheckpointError, find_checkpoint, list_checkpoin
 from gpt_core.checkpoint.discovery import listed, runs_in
 from gpt_core.config import Component, expand
 from gpt_core.distributed import Distributed
+from gpt_core.scaling.config import ScalingConfig
 from gpt_core.training.config import (
     CheckpointConfig,
     EvalConfig,
@@ -39,6 +40,7 @@ SCHEMA: Mapping[str, type | Component] = {
     "weight_decay_scheduler": Component(runtime=frozenset({"max_steps"}), optional=True),
     "scaler": Component(runtime=frozenset({"grad_clip", "dtype", "device_type"})),
     "training": TrainingConfig,
+    "scaling": ScalingConfig,
     "stages": StagesConfig,
     "eval": EvalConfig,
     "checkpoint": CheckpointConfig,

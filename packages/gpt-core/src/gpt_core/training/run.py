@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from gpt_core import scaling
 from gpt_core.config import Config
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks
@@ -49,13 +50,17 @@ def run(
     benchmarks: makes the hook of eval.core_every and eval.chatcore_every, such as gpt_eval.hook.Benchmarks; see
     `benchmark_hooks`.
     """
-    general, training = config.section("general"), config.section("training")
+    general = config.section("general")
     only_look = config.section("eval").eval_only
     set_up_process(general)
     general = after_restart(general, ranks)
     run_dir = choose_run(general, clock)
-    resume = checkpoint_to_resume(general, run_dir)
-    parts = build_parts(config, ranks, resume=resume, weights=weights_to_start_from(general))
+    resume, weights = checkpoint_to_resume(general, run_dir), weights_to_start_from(general)
+    plan = scaling.resolve(config, world_size=ranks.world_size, device_type=ranks.device.type, weights=weights)
+    if plan is not None:
+        config = plan.config
+    training = config.section("training")
+    parts = build_parts(config, ranks, resume=resume, weights=weights)
     with recorded(run_dir, config, parts.state, ranks) as sinks:
         meter = mfu_meter(config, parts, ranks)
         if ranks.is_main:
@@ -64,6 +69,10 @@ def run(
             announce(sinks, config, parts, meter, ranks, run_dir.name)
         if ranks.restarts:
             sinks.info(f"started again by the launcher ({ranks.restarts}): goes on from step {parts.state.step}")
+        if plan is not None:
+            sinks.info(scaling.report(plan))
+            for warning in plan.warnings:
+                sinks.warning(warning)
         for note in parts.initial.notes:
             sinks.info(note)
         sinks.info(f"loss: {parts.loss_choice.why}")
