@@ -6,11 +6,13 @@ import shutil
 import pytest
 
 import exactly
+from gpt_core.checkpoint import find_checkpoint
 from gpt_core.config import load_config
+from gpt_core.training.accumulation import plan_batches
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.stages import Stages
 from gpt_optim import factories
-from speedruns import APP, Speedrun, train_on_ranks
+from speedruns import APP, Speedrun, train_and_end, train_on_ranks
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,25 @@ def test_a_run_that_is_resumed_within_a_stage_ends_where_a_whole_one_does(speedr
     (folder / "latest").symlink_to("step_000004")
     assert speedrun.train("half", *EXACT, "--init_from=resume") is None
     same(speedrun, "half", "whole")
+    assert "had kept gradients" not in (speedrun.out / "half" / "log.txt").read_text(encoding="utf-8")
+    assert speedrun.train("half", *EXACT, "--init_from=resume", "--training.max_steps=8") is None
+    said = (speedrun.out / "half" / "log.txt").read_text(encoding="utf-8")
+    assert "the optimizer had kept gradients of 1 step(s) before step 7" in said
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_in_every_stage_is_the_run_that_is_not(speedrun, fork):
+    """Stages of four steps and an extension of three; the embedding parts from the head after step 9."""
+    long = [*EXACT, "--training.max_steps=15", "--stages.extension_steps=3", "--checkpoint.save_every=2"]
+    assert speedrun.train("long", *long) is None
+    ends = [(3, "SIGKILL", -9, 2), (7, "SIGKILL", -9, 6), (10, "SIGINT", 0, 12), (13, "SIGKILL", -9, 12)]
+    for step, name, code, saved in ends:
+        more = ["--init_from=resume"] if step > 3 else []
+        ended = fork(speedrun.folder, train_and_end, speedrun, step, name, "ended", *long, *more)
+        assert ended.code == code, ended
+        assert find_checkpoint(speedrun.out / "ended").name == f"step_{saved:06}"
+    assert speedrun.train("ended", *long, "--init_from=resume") is None
+    same(speedrun, "ended", "long")
 
 
 def test_the_warm_up_takes_its_steps_and_leaves_no_trace(speedrun, monkeypatch):
@@ -103,6 +124,24 @@ def test_what_does_not_fit_is_said_before_the_first_step(speedrun, more, message
     said = speedrun.train(name, *more)
     assert isinstance(said, str) and said.startswith("error: ") and re.search(message, said), said
     assert not (speedrun.out / name).exists()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_a_step_has_as_many_tokens_on_any_number_of_gpus(record, size):
+    stages, training = record.section("stages"), record.section("training")
+    plan = plan_batches(training, size)
+    assert plan.micro_steps * size == 8
+    assert [plan.tokens // training.device_batch_size * rows for rows in stages.device_batch_size] == [
+        131_072,
+        262_144,
+        393_216,
+    ]
+
+
+@pytest.mark.parametrize("size", [3, 5, 6, 7, 16])
+def test_numbers_of_gpus_that_do_not_divide_eight_are_refused(record, size):
+    with pytest.raises(ValueError, match=f"8 cannot be shared by {size} processes"):
+        plan_batches(record.section("training"), size)
 
 
 @pytest.mark.slow

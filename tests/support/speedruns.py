@@ -4,12 +4,14 @@ import json
 import os
 import random
 import runpy
+import signal
 import sys
 
 from safetensors.torch import load_file
 
 import exactly
 from gpt_core.checkpoint import find_checkpoint
+from gpt_core.training.state import Hook
 from gpt_data import prepare
 from workbench import WORDS, process_environment
 from workspace import ROOT
@@ -71,3 +73,23 @@ def train_on_ranks(speedrun, *arguments):
     exactly.exact_products()
     os.environ.update(process_environment(speedrun.folder))
     sys.exit(speedrun.train(*arguments))
+
+
+class End(Hook):
+    """After so many steps the process gets a signal: SIGKILL, as `kill -9`, or SIGINT, as Ctrl-C."""
+
+    def __init__(self, step, number):
+        self.step, self.number = step, number
+
+    def on_step(self, state):
+        if state.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def train_and_end(speedrun, step, name_of_signal, *arguments):
+    """What the process of a test runs."""
+    from gpt_core.training import run
+
+    make = run.make_hooks
+    run.make_hooks = lambda *args: [*make(*args), End(step, getattr(signal, name_of_signal))]
+    train_on_ranks(speedrun, *arguments)
