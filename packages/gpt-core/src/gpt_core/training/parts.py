@@ -24,7 +24,7 @@ from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
 from gpt_core.training.schedules import Schedule, check_schedules, check_stages
-from gpt_core.training.sharded_optimizer import build_optimizer
+from gpt_core.training.sharded_optimizer import build_optimizer, steps_between_updates
 from gpt_core.training.stages import Stages, check_parts
 from gpt_core.training.state import Loader, TrainState
 
@@ -129,6 +129,11 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
     state = TrainState(model, optimizer, scaler, splits.train)
     if resume is not None:
         state.restore(load_checkpoint(resume, model=model, optimizer=optimizer, data=splits.train, distributed=ranks))
+        if (waiting := state.step % steps_between_updates(optimizer)) and state.step < training.max_steps:
+            initial.notes.append(
+                f"the optimizer had kept gradients of {waiting} step(s) before step {state.step}, which the checkpoint "
+                "of a run that has ended does not hold: the first updates of what they were for go without them"
+            )
     return Parts(
         plan=plan,
         stages=stages,
