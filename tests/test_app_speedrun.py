@@ -12,6 +12,7 @@ from gpt_core.training.accumulation import plan_batches
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.stages import Stages
 from gpt_optim import factories
+from scripting import call, printed
 from speedruns import APP, Speedrun, train_and_end, train_on_ranks
 
 
@@ -142,6 +143,32 @@ def test_a_step_has_as_many_tokens_on_any_number_of_gpus(record, size):
 def test_numbers_of_gpus_that_do_not_divide_eight_are_refused(record, size):
     with pytest.raises(ValueError, match=f"8 cannot be shared by {size} processes"):
         plan_batches(record.section("training"), size)
+
+
+def test_slurm_gets_a_job_for_each_seed_by_options_or_variables(tmp_path):
+    wanted = ["speedrun-68", "--general.run_name=speedrun-68-seed2", "--general.seed=2", "--training.max_steps=20"]
+    options = ("--gpus", 4, "--gpu-type", "h100", "--seeds", 2)
+    variables = {"GPUS": "4", "GPU_TYPE": "h100", "SEEDS": "2"}
+    for given, environment in ((options, {}), ((), variables)):
+        more = ("--dry-run", "--", "--training.max_steps=20")
+        done = call("slurm/speedrun.sh", *given, *more, cwd=tmp_path, **environment)
+        assert done.stdout.count("\nsbatch ") == 2
+        commands = printed(done)  # of the last seed
+        assert commands["sbatch"].count("--gpus-per-node=h100:4") == 1 and "--ntasks-per-node=4" in commands["sbatch"]
+        assert commands["python"][2:] == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus", 3], "--gpus is '3': the eight micro-batches of a step are shared by 1, 2, 4 or 8"),
+        (["--seeds", 0], "--seeds is '0', expected a whole number of at least 1"),
+        (["speedrun-89"], "'speedrun-89' stands before --"),
+    ],
+)
+def test_a_slurm_job_that_could_not_run_is_not_submitted(tmp_path, arguments, message):
+    done = call("slurm/speedrun.sh", *arguments, "--dry-run", cwd=tmp_path)
+    assert done.returncode and message in done.stderr and not done.stdout
 
 
 @pytest.mark.slow
