@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         self.out = Linear(self.heads * self.head_dim, config.n_embd, bias=config.has_attention_out_bias)
         self.window = config.layer_window(layer)
         self.softcap = config.attention_softcap
-        self.qk_norm, self.eps = config.qk_norm, config.norm_eps
+        self.qk_norm, self.qk_norm_gain, self.eps = config.qk_norm, config.qk_norm_gain, config.norm_eps
         self.rope_style = config.rope_style
         self.backend = config.attention_backend
         self.attention_dropout = config.attention_dropout_p
@@ -61,7 +61,9 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
         cache: KVCache | None = None,
         cu_seqlens: Tensor | None = None,
+        values_BGTK: Tensor | None = None,
     ) -> Tensor:
+        """values_BGTK: what is added to the values."""
         B, T, _ = x_BTD.shape
         H, G, K = self.heads, self.kv_heads, self.head_dim
         heads_BNTK = self.qkv(x_BTD).view(B, T, H + 2 * G, K).transpose(1, 2)
@@ -71,9 +73,13 @@ class SelfAttention(nn.Module):
             qk_BNTK, v_BGTK = heads_BNTK.split((H + G, G), 1)
             if self.qk_norm:
                 qk_BNTK = rms_norm(qk_BNTK, eps=self.eps)
+                if self.qk_norm_gain != 1.0:
+                    qk_BNTK = qk_BNTK * self.qk_norm_gain
             if rotary is not None:
                 qk_BNTK = apply_rotary(qk_BNTK, *rotary, style=self.rope_style)
             q_BHTK, k_BGTK = qk_BNTK.split((H, G), 1)
+        if values_BGTK is not None:
+            v_BGTK = v_BGTK + values_BGTK
         mask = None
         if cache is not None:
             k_BGTK, v_BGTK, mask = cache.update(self.layer, k_BGTK, v_BGTK)

@@ -60,6 +60,8 @@ class GPTConfig:
     attention_backend: str = "auto"
     qk_norm: bool = False
     """Weightless RMS norm of every query and key head."""
+    qk_norm_gain: float = 1.0
+    """Factor of the normed queries and keys: scores are sharper by its square. Needs qk_norm."""
     window: int | None = None
     """Keys each token sees in sliding-window layers, itself included."""
     window_pattern: str = "L"
@@ -242,6 +244,8 @@ class GPTConfig:
             raise ValueError(f"n_head must be a multiple of n_kv_head, got {self.n_head} and {self.kv_heads}")
         if self.position_encoding == "rope" and self.head_dim % 2:
             raise ValueError(f"rope needs an even head dimension, got n_embd / n_head = {self.head_dim}")
+        if not self.qk_norm_gain > 0 or (self.qk_norm_gain != 1 and not self.qk_norm):
+            raise ValueError(f"qk_norm_gain must be positive, and 1 without qk_norm, got {self.qk_norm_gain}")
         if not self.window_pattern or set(self.window_pattern) - set("SL"):
             raise ValueError(f"window_pattern is a string of S and L, got {self.window_pattern!r}")
         if ("S" in self.window_pattern) != (self.window is not None):

@@ -16,7 +16,7 @@ from .block import BLOCKS
 from .config import GPTConfig
 from .linear import Linear, is_just
 from .norms import NORMS
-from .positions import POSITIONS, positions_in_documents
+from .positions import POSITIONS, Rotary, positions_in_documents
 
 
 class GPT(nn.Module):
@@ -34,12 +34,15 @@ class GPT(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.padded_vocab_size, config.n_embd)
         self.position = POSITIONS[config.position_encoding](config)
-        block = BLOCKS[config.norm_position]
-        self.blocks = nn.ModuleList(block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(self.make_block(layer) for layer in range(config.n_layer))
         self.norm = NORMS[config.normalization](config.n_embd, config.norm_eps)
         tied = config.weight_tying
         self.head = None if tied else Linear(config.n_embd, config.padded_vocab_size, bias=False)
         init_weights(self)
+
+    def make_block(self, layer: int) -> nn.Module:
+        """The block at this place."""
+        return BLOCKS[self.config.norm_position](self.config, layer)
 
     def forward(
         self,
@@ -59,6 +62,20 @@ class GPT(nn.Module):
 
     def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Vectors after the final norm, (B, T, D): what the head reads."""
+        x_BTD, rotary = self.embedded(ids_BT, cache, cu_seqlens)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rotary, cache, cu_seqlens)
+        if cache is not None:
+            cache.advance(ids_BT.shape[1])
+        return self.norm(x_BTD)
+
+    def embedded(
+        self, ids_BT: Tensor, cache: KVCache | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Rotary | None]:
+        """What the first block is given, (B, T, D), and the rotary table of the tokens' positions.
+
+        ValueError: more tokens than the context holds, or a cache with packed documents.
+        """
         T = ids_BT.shape[1]
         if cu_seqlens is not None:
             if cache is not None:
@@ -74,11 +91,7 @@ class GPT(nn.Module):
             x_BTD = gpt_kernels.rms_norm(x_BTD, eps=self.config.norm_eps)
         if self.config.embedding_dropout_p:
             x_BTD = F.dropout(x_BTD, self.config.embedding_dropout_p, self.training)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, rotary, cache, cu_seqlens)
-        if cache is not None:
-            cache.advance(T)
-        return self.norm(x_BTD)
+        return x_BTD, rotary
 
     def _check_documents(self, cu_seqlens: Tensor) -> None:
         """ValueError for a document longer than the context; not on a GPU, where looking would wait for it."""

@@ -8,6 +8,7 @@ S tokens of context, H width, D feed-forward width, L layers, V vocabulary, kv·
 | scores QKᵀ and A·V, `palm`           | 4S²H, the full square; 4S·W·H with a window W    |
 | scores, `causal`                     | half the square: 2S²H; 4H(S·W − W²/2) with W     |
 | FFN                                  | 4SHD, with SwiGLU 6SHD                           |
+| gates                                | 2S per weight (`gate_parameters(index)`)         |
 | head                                 | 2SHV, once                                       |
 
 A training step costs three forward passes (the backward pass computes two products per product); recomputation of
@@ -77,7 +78,8 @@ def matmul_parameters(config: Architecture) -> int:
     """Parameters that take part in a matrix multiplication: `flops_per_token` = 6 of these + 12LHS (palm)."""
     H = config.n_embd
     per_layer = 2 * H * H + 2 * H * _kv_width(config) + _ffn_matrices(config) * H * ffn_width(config)
-    return config.n_layer * per_layer + _head_rows(config) * H
+    gates = sum(_gates(config, index) for index in range(config.n_layer))
+    return config.n_layer * per_layer + gates + _head_rows(config) * H
 
 
 def ffn_width(config: Architecture) -> int:
@@ -103,7 +105,7 @@ def _layer(config: Architecture, index: int, convention: Convention) -> dict[str
     rope = 3 * S * (H + kv) if getattr(config, "position_encoding", "") == "rope" else 0
     qk_norm = 4 * S * (H + kv) if getattr(config, "qk_norm", False) else 0
     return {
-        "projections": 4 * S * H * H + 4 * S * H * kv if mixer is None else S * mixer,
+        "projections": (4 * S * H * H + 4 * S * H * kv if mixer is None else S * mixer) + 2 * S * _gates(config, index),
         "scores": scores if mixer is None else 0,
         "ffn": 2 * S * H * ffn_width(config) * _ffn_matrices(config),
         "rope": rope,
@@ -120,6 +122,12 @@ def _norm(config: Architecture) -> int:
 def _window(config: Architecture, index: int) -> int | None:
     layer_window = getattr(config, "layer_window", None)
     return layer_window(index) if layer_window is not None else getattr(config, "window", None)
+
+
+def _gates(config: Architecture, index: int) -> int:
+    """Weights of small linear maps beside those of the table, counted with the projections."""
+    count = getattr(config, "gate_parameters", None)
+    return count(index) if count is not None else 0
 
 
 def _kv_width(config: Architecture) -> int:
