@@ -1,6 +1,8 @@
 """The two-layer perceptron with ReLU² (Primer, https://arxiv.org/abs/2109.08668), fused and thrifty.
 
-Only post = relu(x upᵀ)² is kept for backward, beside the arguments: the derivative needs relu(pre), which is √post.
+One tensor of (M, F) is kept for backward, beside the arguments: of post = relu(x upᵀ)² and relu(x upᵀ), which the
+derivative needs, either follows from the other. The kernels keep post; in PyTorch the other one is kept, since a square
+is a pass that costs a CPU a quarter of a root.
 
 Dimensions: M rows, D channels in, F hidden, O channels out.
 """
@@ -23,7 +25,7 @@ def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
     Both matrices have the hidden dimension first, as in modded-nanogpt: the second one of a pair of `nn.Linear` is
     `proj.weight.mT`. Keeps one tensor of (..., F) until backward, where the definition keeps two. Differentiable once.
-    In float16 activations below 2⁻¹² pass no gradient, for their square is 0. Follows autocast. Raises ValueError for
+    In float16 kernels pass no gradient for activations below 2⁻¹², whose square is 0. Follows autocast. Raises ValueError for
     shapes and dtypes that do not fit.
     """
     if x.shape[-1] != up.shape[-1] or up.dim() != 2 or down.dim() != 2 or up.shape[0] != down.shape[0]:
@@ -38,7 +40,7 @@ def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         from ..triton.relu2_mlp import relu2_mlp as fused
 
         return fused(x.reshape(-1, x.shape[-1]), up, down)[0].view(*x.shape[:-1], down.shape[1])
-    return _KeepingPost.apply(x, up, down)
+    return _KeepingOne.apply(x, up, down)
 
 
 def relu2_mlp_reference(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -53,25 +55,25 @@ def relu2_mlp_backend(x: Tensor, up: Tensor, down: Tensor) -> str:
     return "triton" if fits and all(size % 8 == 0 for size in (*up.shape, down.shape[1])) else "torch"
 
 
-class _KeepingPost(torch.autograd.Function):
-    """The formulas of the kernels, in PyTorch."""
+class _KeepingOne(torch.autograd.Function):
+    """In PyTorch, with relu(x upᵀ) kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        post_MF = _times(x.reshape(-1, x.shape[-1]), up).relu_().square_()
-        ctx.save_for_backward(x, up, down, post_MF)
-        return _times(post_MF, down.mT).view(*x.shape[:-1], down.shape[1])
+        active_MF = _times(x.reshape(-1, x.shape[-1]), up).relu_()
+        ctx.save_for_backward(x, up, down, active_MF)
+        return _times(active_MF.square(), down.mT).view(*x.shape[:-1], down.shape[1])
 
     @staticmethod
     @differentiable_once("relu2_mlp")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, up, down, post_MF = ctx.saved_tensors
+        x, up, down, active_MF = ctx.saved_tensors
         need_x, need_up, need_down = ctx.needs_input_grad
         grad_MO, x_MD = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        grad_down = _times(post_MF.mT, grad_MO.mT) if need_down else None
+        grad_down = _times(active_MF.square().mT, grad_MO.mT) if need_down else None
         if not (need_x or need_up):
             return None, None, grad_down
-        half_MF = _times(grad_MO, down).mul_(post_MF.sqrt())  # the factor 2 goes to the smaller results
+        half_MF = _times(grad_MO, down).mul_(active_MF)  # the factor 2 goes to the smaller results
         grad_x = _times(half_MF, up.mT).mul_(2).view(x.shape) if need_x else None
         return grad_x, _times(half_MF.mT, x_MD.mT).mul_(2) if need_up else None, grad_down
 
