@@ -57,7 +57,7 @@ _GENERAL = {
 _MODEL = {
     **_same("model", "n_layer", "n_head", "n_embd", "d_ff", "ffn_expansion_ratio", "ffn_multiple_of", "vocab_size"),
     **_same("model", "normalization", "norm_position", "norm_eps", "activation", "ffn_type"),
-    **_same("model", "position_encoding", "rope_theta", "rope_style", "attention_backend", "qk_norm"),
+    **_same("model", "position_encoding", "rope_theta", "rope_style", "attention_backend", "qk_norm", "qk_norm_gain"),
     **_same("model", "window", "window_pattern", "logit_softcap", "attention_softcap"),
     **_same("model", "bias", "weight_tying", "dropout", "attention_dropout", "residual_dropout"),
     **_same("model", "embedding_dropout", "ffn_dropout", "n_kv_head", "preset"),
