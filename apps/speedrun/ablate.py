@@ -40,7 +40,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     keep(plan, folder)
     if not options.report:
-        run_all(plan, folder, tree, options.processes)
+        try:
+            run_all(plan, folder, tree, options.processes)
+        except KeyboardInterrupt:
+            print(f"interrupted, {len(results(plan, folder))} of {len(plan.runs())} runs are done: repeat the command")
+            raise
     print(ablation_report.write(plan, folder, results(plan, folder), clock_of(tree)))
     print(f"wrote {folder}/report.md and, of what can be compared, {folder}/ablation.png")
     if options.markdown:
