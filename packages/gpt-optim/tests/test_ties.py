@@ -136,3 +136,38 @@ def test_ties_that_cannot_be_kept():
 def test_the_step_at_which_a_group_is_due():
     assert [due_at(step, 2) for step in range(4)] == [1, 1, 3, 3] and due_at(1010, 2) == 1011
     assert [due_at(step, 1) for step in range(3)] == [0, 1, 2] and due_at(4, 3) == 5
+
+
+@pytest.mark.parametrize("spoiled", [2, 3])
+def test_a_step_that_is_skipped_counts(spoiled):
+    """What waited for its turn is lost, the turns stay, and a tie whose last step it is ends all the same."""
+    head, embed = pair(True)
+    twins = [nn.Parameter(p.detach().clone()) for p in (head, embed)]
+    optimizer = MuonAdamW(groups_of(head, embed, every=2), ties=[Tie(head, embed, True, until=3)])
+    plain = MuonAdamW(groups_of(*twins))
+    sums = [torch.zeros(4, 9, dtype=F64), torch.zeros(9, 4, dtype=F64)]
+    for step in range(8):
+        gradients = random(4, 9, seed=step), random(9, 4, seed=50 + step)
+        for p, own, total in zip((head, embed), gradients, sums, strict=True):
+            p.grad = own.clone() if p.grad is None else p.grad + own
+            total += own
+        if spoiled == step:
+            head.grad[0, 0] = torch.nan
+        finite = bool(optimizer.clip_grad_norm_(1e9).isfinite())
+        assert finite == (step % 2 == 0 or step != 3)  # a norm is that of the gradients whose turn it is
+        if finite:
+            optimizer.step()
+        optimizer.zero_grad()
+        assert [group["step"] for group in optimizer.param_groups] == 2 * [step + 1]
+        if step % 2:
+            both = sums[0] + sums[1].T
+            twins[0].grad = both if step <= 3 else sums[0].clone()
+            twins[1].grad = both.T.contiguous() if step <= 3 else sums[1].clone()
+            if finite:
+                plain.step()
+            plain.zero_grad()
+            for total in sums:
+                total.zero_()
+            assert head.grad is None and embed.grad is None
+        for p, q in zip((head, embed), twins, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)

@@ -245,23 +245,29 @@ class MuonAdamW(torch.optim.Optimizer):
             for tie in tied:
                 if tie.leader in set(unit.bucket.params):
                     tie.publish()
-        for tie in tied:
+        self._count_step()
+        self._norm = None
+        return loss
+
+    def _count_step(self) -> None:
+        for tie in self.ties:
             unit = self._unit_of(tie.follower)
             if isinstance(unit, AdamWUnit) and unit.group["step"] == tie.until:
                 tie.part(self.state, unit)
         for group in self.param_groups:
             group["step"] += 1
-        return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients that the last step used; groups that wait for their turn (`every`) keep adding up.
 
-        After a norm that was not finite all are cleared.
+        A norm that was not finite and no `step` since: the step is skipped. All are cleared, and it counts, so that
+        turns and ties stay with the numbers of the caller's steps. Collective then, where it is the last one of a tie.
         """
-        waiting = [bool(group["step"] % group["every"]) for group in self.param_groups]
-        given_up = any(waiting) and self._norm is not None and not bool(self._norm.isfinite())
-        for group, waits in zip(self.param_groups, waiting, strict=True):
-            if waits and not given_up:
+        skipped = self._norm is not None and not bool(self._norm.isfinite())
+        if skipped:
+            self._count_step()
+        for group in self.param_groups:
+            if group["step"] % group["every"] and not skipped:
                 continue
             for p in group["params"]:
                 if set_to_none:
