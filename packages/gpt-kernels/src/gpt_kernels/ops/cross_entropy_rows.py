@@ -201,7 +201,7 @@ def losses_with_gradient(
         grad_N = torch.ones_like(losses_N) if grad_N is None else grad_N
         return losses_N, lse_N, gradient(grad_N, lse_N, logits_NV, loss, logits_NV.dtype)
     cap = softcap_from_numbers(loss.cap)
-    z_NV = softcap(logits_NV, cap)
+    z_NV = _capped(logits_NV, cap)
     p_NV = z_NV.softmax(-1)
     # The largest probability is 1 / Σ exp(z - max z): one reduction, where torch.logsumexp, on a CPU, makes the
     # exponentials in passes of their own.
@@ -215,14 +215,21 @@ def losses_with_gradient(
         sum_N1 = sum_N1 * (1 + 2 * loss.z_loss * lse_N1)
     if grad_N is not None:
         sum_N1, weights_NK = sum_N1 * grad_N[:, None], weights_NK * grad_N[:, None]
-    p_NV.mul_(sum_N1)
-    p_NV.scatter_add_(1, torch.where(weights_NK != 0, loss.targets_NK, 0), -weights_NK)
+    width = cap.width if isinstance(cap, SigmoidCap) else 1.0
+    p_NV.mul_(sum_N1 / width)
+    p_NV.scatter_add_(1, torch.where(weights_NK != 0, loss.targets_NK, 0), weights_NK / -width)
     if isinstance(cap, SigmoidCap):  # slope z (1 - z / cap) / width
-        p_NV.mul_(z_NV)
-        p_NV.mul_(z_NV.mul_(-1 / cap.cap).add_(1).mul_(1 / cap.width))
+        p_NV.mul_(z_NV.addcmul_(z_NV, z_NV, value=-1 / cap.cap))
     elif cap:  # slope 1 - (z / cap)²
         p_NV.addcmul_(p_NV, z_NV.square_(), value=-1 / cap**2)
     return losses_N, lse_N, p_NV.to(logits_NV.dtype)
+
+
+def _capped(logits_NV: Tensor, cap: Softcap) -> Tensor:
+    """`softcap`, and of the speedrun's form in one tensor: autograd need not know."""
+    if not isinstance(cap, SigmoidCap) or logits_NV.dtype in (torch.float16, torch.bfloat16):
+        return softcap(logits_NV, cap)
+    return (logits_NV + cap.shift).div_(cap.width).sigmoid_().mul_(cap.cap)
 
 
 def _losses(z_NV: Tensor, lse_N1: Tensor, loss: RowLoss) -> Tensor:

@@ -37,6 +37,9 @@ from .softcap import Softcap
 CHUNK_ELEMENTS = {"cpu": 2**25, "cuda": 2**28}
 """Logits held at a time: on a CPU as much as keeps the products fast, on a GPU enough to fill it."""
 
+CPU_ROWS = 512
+"""Rows at a time on a CPU at most: with a small vocabulary their logits stay in its caches."""
+
 
 def linear_cross_entropy(
     x: Tensor,
@@ -210,11 +213,10 @@ def _in_chunks(
 
 
 def rows_per_chunk(N: int, weight_VI: Tensor) -> int:
-    """A multiple of 64 that holds at most about `CHUNK_ELEMENTS` logits, and on a GPU an eighth of all; chunks are
-    about equal, for the products of a small last one are slow."""
+    """A multiple of 64 that holds at most about `CHUNK_ELEMENTS` logits, and on a CPU 512 rows, on a GPU an eighth of
+    all; chunks are about equal, for the products of a small last one are slow."""
     most = CHUNK_ELEMENTS["cuda" if weight_VI.is_cuda else "cpu"] // max(weight_VI.shape[0], 1)
-    if weight_VI.is_cuda:
-        most = min(most, N // 8)
+    most = min(most, N // 8 if weight_VI.is_cuda else CPU_ROWS)
     most = max(most // 64 * 64, 64)
     count = max(-(-N // most), 1)
     return max(-(-N // (count * 64)) * 64, 64)

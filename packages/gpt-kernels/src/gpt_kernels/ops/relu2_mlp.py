@@ -25,8 +25,8 @@ def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
     Both matrices have the hidden dimension first, as in modded-nanogpt: the second one of a pair of `nn.Linear` is
     `proj.weight.mT`. Keeps one tensor of (..., F) until backward, where the definition keeps two. Differentiable once.
-    In float16 kernels pass no gradient for activations below 2⁻¹², whose square is 0. Follows autocast. Raises ValueError for
-    shapes and dtypes that do not fit.
+    In float16 kernels pass no gradient for activations below 2⁻¹², whose square is 0. Follows autocast. Raises
+    ValueError for shapes and dtypes that do not fit.
     """
     if x.shape[-1] != up.shape[-1] or up.dim() != 2 or down.dim() != 2 or up.shape[0] != down.shape[0]:
         raise ValueError(
