@@ -38,6 +38,8 @@ def record():
 def test_the_stages_of_a_record_begin_where_they_should(record):
     assert record.scheduled == 1515 and record.ends == [505, 1010, 1515] and record.boundaries == [505, 1010]
     assert record.around_boundaries() == [0, 1, 2, 504, 505, 506, 1009, 1010, 1011, 1514, 1515, 1516]
+    assert record.around_boundaries(1200) == [1200, 1201, 1202, 1514, 1515, 1516]
+    assert record.around_boundaries(1520) == [1520, 1521, 1522] and record.around_boundaries(1554) == [1554]
     assert record.schedule_arguments() == {"max_steps": 1515, "factors": [1.0, 1.52, 1.73], "boundaries": [505, 1010]}
 
 

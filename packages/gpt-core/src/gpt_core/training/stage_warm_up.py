@@ -40,7 +40,7 @@ def warm_up(parts: Parts, ranks: Distributed, train_on: Callable[..., TrainState
     before = Snapshot(parts, ranks)
     follow = FollowStages(parts.stages, parts.state.model, parts.loss, parts.splits.train)
     validate = _ForwardOnce(parts, ranks)
-    steps = [step for step in parts.stages.around_boundaries() if step >= parts.state.step]
+    steps = parts.stages.around_boundaries(parts.state.step)
     taken = 0
     for step in steps:
         parts.state.step, parts.state.status = step, "running"  # the step before has "completed" the run

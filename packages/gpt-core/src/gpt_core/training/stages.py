@@ -182,11 +182,12 @@ class Stages:
         """For the factory of the optimizer."""
         return {"untie_at": self.boundaries[-1] if self.boundaries else 0} if self.config.untie_last else {}
 
-    def around_boundaries(self) -> list[int]:
-        """0, 1, 2 and the steps before, at and after each change, the extension's too: all shapes that a run meets."""
+    def around_boundaries(self, first: int = 0) -> list[int]:
+        """Three steps from `first` on, and those before, at and after each change that comes, the extension's too:
+        all shapes that the run still meets."""
         changes = [*self.boundaries, *([self.scheduled] if self.config.extension_steps else [])]
-        steps = {0, 1, 2} | {change + i for change in changes for i in (-1, 0, 1)}
-        return sorted(step for step in steps if 0 <= step < self.max_steps)
+        steps = {first, first + 1, first + 2} | {change + i for change in changes for i in (-1, 0, 1)}
+        return sorted(step for step in steps if first <= step < self.max_steps)
 
 
 def _of(column: Sequence[Any] | None, stage: int) -> Any:
