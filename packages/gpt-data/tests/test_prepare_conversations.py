@@ -1,5 +1,6 @@
 """Conversations of one's own: files and folders, a split by hash that always has two sides, clear errors."""
 
+import itertools
 import json
 
 import pytest
@@ -28,7 +29,7 @@ def said(info, split):
     """The conversations of a split, as ids."""
     ids = info.stream(split).read(0, info.splits[split].tokens).tolist()
     starts = [i for i, token in enumerate(ids) if token == info.boundary.id] + [len(ids)]
-    return {tuple(ids[a:b]) for a, b in zip(starts, starts[1:], strict=False)}
+    return {tuple(ids[a:b]) for a, b in itertools.pairwise(starts)}
 
 
 @pytest.mark.parametrize("template", ["chatml", "roles"])

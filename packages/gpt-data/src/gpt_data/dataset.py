@@ -95,6 +95,10 @@ class DatasetInfo:
     def load_tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.tokenizer_dir)
 
+    def tokens(self, split: str) -> int:
+        """How many there are."""
+        return self.splits[split].tokens
+
     def bytes_per_token(self, split: str) -> float:
         """Turns nats per token into bits per byte: `nats / ln(2) / bytes_per_token`."""
         return self.splits[split].bytes / self.splits[split].tokens

@@ -136,6 +136,27 @@ def warmup_stable_decay(
     return schedule
 
 
+def midtraining(
+    max_steps: int,
+    peak_factor: float = 0.8,
+    warmup_frac: float = 0.0,
+    cooldown_frac: float = 0.5,
+    end_factor: float = 0.0,
+) -> Schedule:
+    """For a second training: warm up, hold `peak_factor` times the first one's rate, cool down to `end_factor` of that.
+
+    All lengths are fractions of `max_steps`. The defaults are those of nanochat's fine-tuning (July 2026); February's
+    mid-training has peak_factor=1, cooldown_frac=0.2.
+    """
+    if not peak_factor > 0:
+        raise ValueError(f"peak_factor multiplies the learning rate, it must be positive; got {peak_factor}")
+    if not 0.0 <= warmup_frac <= 1.0:
+        raise ValueError(f"warmup_frac is a fraction of max_steps in [0, 1], got {warmup_frac}")
+    warmup = int(warmup_frac * max_steps)
+    shape = constant(max_steps, warmup, cooldown_frac=cooldown_frac, end_factor=end_factor, warmup_offset=1)
+    return lambda step: peak_factor * shape(step)
+
+
 def lr_range_test(max_steps: int, range_coeff: float = 5.0) -> Schedule:
     """Exponential sweep exp(k(step/M − ½)) for finding a learning rate (Smith 2017, arXiv:1506.01186).
 

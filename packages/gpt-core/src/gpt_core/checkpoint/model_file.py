@@ -106,7 +106,7 @@ def load_weights(model: nn.Module, checkpoint: Path | str) -> None:
     own = own_tensors(model)
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {name: _laid_out(file.get_tensor(name), own.get(name)) for name in file.keys()}  # noqa: SIM118
+            weights = {name: laid_out(file.get_tensor(name), own.get(name)) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: use another checkpoint of the run") from error
     except (SafetensorError, OSError) as error:
@@ -126,7 +126,7 @@ def load_weights(model: nn.Module, checkpoint: Path | str) -> None:
         raise CheckpointError(f"{path} does not fit the model: {error}") from error
 
 
-def _laid_out(whole: Tensor, like: Tensor | None) -> Tensor:
+def laid_out(whole: Tensor, like: Tensor | None) -> Tensor:
     """`whole` itself, or this rank's slice of it where `like` is sharded."""
     if like is None or not is_sharded(like) or like.shape != whole.shape:
         return whole

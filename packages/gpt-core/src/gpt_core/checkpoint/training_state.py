@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gpt_core.checkpoint import atomic
@@ -129,19 +130,33 @@ def _write_state(folder: Path, tensors: dict[str, Any], distributed: Distributed
         dcp.save(tensors, storage_writer=writer, no_dist=distributed.world_size == 1)
 
 
-def _read_state(folder: Path, model: nn.Module, optimizer: Optimizer, distributed: Distributed) -> dict[str, Any]:
-    import torch.distributed.checkpoint as dcp
+def saved_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and dtype of every tensor in the folder `state` of a checkpoint; {} for an optimizer without any."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     if not any(folder.glob("*.safetensors")):
         return {}
     saved = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    shapes = {k: (v.size, v.properties.dtype) for k, v in saved.items() if isinstance(v, TensorStorageMetadata)}
-    tensors = destinations(model, optimizer, shapes)
+    return {k: (v.size, v.properties.dtype) for k, v in saved.items() if isinstance(v, TensorStorageMetadata)}
+
+
+def read_tensors(folder: Path, tensors: dict[str, Tensor], distributed: Distributed) -> None:
+    """Read the folder `state` of a checkpoint into tensors of the saved shapes; collective."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+    if not tensors:
+        return
     with _dcp():
         reader = HuggingFaceStorageReader(str(folder))
         dcp.load(tensors, storage_reader=reader, no_dist=distributed.world_size == 1)
+
+
+def _read_state(folder: Path, model: nn.Module, optimizer: Optimizer, distributed: Distributed) -> dict[str, Tensor]:
+    saved = saved_tensors(folder)
+    tensors = destinations(model, optimizer, saved) if saved else {}
+    read_tensors(folder, tensors, distributed)
     return tensors
 
 

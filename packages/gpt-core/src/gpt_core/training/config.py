@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,10 @@ class GeneralConfig:
     """CPU threads of each process; null: torch's choice."""
     init_from: str = "scratch"
     """scratch; resume, latest or best of the run; gpt2, gpt2-medium, ...; or a run, checkpoint or ckpt.pt."""
+    warm_start_optimizer: Literal["none", "momenta"] = "none"
+    """Of a new run that starts from a checkpoint: momenta takes over its optimizer's state, rates are as configured."""
+    phase: Literal["pretraining", "mid-training"] = "pretraining"
+    """Recorded in every checkpoint."""
 
     def __post_init__(self) -> None:
         _at_least("general", self, threads=1)
@@ -68,6 +73,8 @@ class TrainingConfig:
     gradient_accumulation_steps: int | None = None
     """Micro-steps per optimizer step over all processes together (nanoGPT's meaning); instead of global_batch_size."""
     max_steps: int = 1000
+    epochs: float | None = None
+    """Passes over the training split; counts where max_steps is 0."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0: no clipping."""
     activation_checkpointing: bool = False
@@ -83,6 +90,8 @@ class TrainingConfig:
         sizes = dict.fromkeys(
             ("context_length", "device_batch_size", "global_batch_size", "gradient_accumulation_steps"), 1
         )
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(f"training.epochs must be positive, got {self.epochs}")
         _at_least("training", self, **sizes, max_steps=0, grad_clip=0, max_nonfinite_steps=1)
 
 

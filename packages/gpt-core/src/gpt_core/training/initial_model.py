@@ -22,7 +22,7 @@ from gpt_core.checkpoint import CheckpointError, read_meta
 from gpt_core.config import Factory
 from gpt_core.config.factory import signature_of
 from gpt_core.models import GPT
-from gpt_core.models.convert import crop_context, load_pretrained
+from gpt_core.models.convert import crop_context, grow_vocabulary, load_pretrained
 
 PRETRAINED = "gpt_core.models.gpt"
 
@@ -37,10 +37,17 @@ class InitialModel:
 
 
 def build_model(
-    factory: Factory, *, resume: Path | None, weights: str | Path | None, vocab_size: int, context_length: int
+    factory: Factory,
+    *,
+    resume: Path | None,
+    weights: str | Path | None,
+    vocab_size: int,
+    context_length: int,
+    first_new_id: int | None = None,
 ) -> InitialModel:
     """A new model, a resumed one (architecture from the checkpoint), or one that starts from other weights.
 
+    first_new_id: the first of the data's tokens that such weights have not been trained on; None: not known.
     Raises ValueError where the model does not know the data's `vocab_size` tokens or another architecture was asked
     for, `CheckpointError` where the checkpoint cannot be read.
     """
@@ -48,7 +55,7 @@ def build_model(
         return _resumed_model(factory, resume)
     if weights is None:
         return _new_model(factory, vocab_size, context_length)
-    return _pretrained_model(factory, weights, vocab_size, context_length)
+    return _pretrained_model(factory, weights, vocab_size, context_length, first_new_id)
 
 
 def _new_model(factory: Factory, vocab_size: int, context_length: int) -> InitialModel:
@@ -99,7 +106,9 @@ def _check_fixed(factory: Factory, saved: dict[str, Any], checkpoint: Path) -> N
         )
 
 
-def _pretrained_model(factory: Factory, source: str | Path, vocab_size: int, context_length: int) -> InitialModel:
+def _pretrained_model(
+    factory: Factory, source: str | Path, vocab_size: int, context_length: int, first_new_id: int | None
+) -> InitialModel:
     """Weights and architecture from elsewhere; of the configured model only the dropout rates are used, and the parts
     that it puts around a GPT."""
     around = getattr(factory.target, "from_gpt", None)
@@ -112,17 +121,22 @@ def _pretrained_model(factory: Factory, source: str | Path, vocab_size: int, con
     model = load_pretrained(source, **dropout).train()
     if around is None and type(model) is not GPT:
         raise ValueError(f"{source} is a {type(model).__name__}, which {PRETRAINED} does not build; set model.module")
-    if model.config.vocab_size < vocab_size:
+    notes = [f"weights and architecture are those of {source}"]
+    known = model.config.vocab_size
+    first_new = vocab_size if first_new_id is None else first_new_id
+    if known < first_new:
         raise ValueError(
-            f"{source} knows {model.config.vocab_size} tokens, the data has {vocab_size}; prepare the data with the "
-            "tokenizer of that model"
+            f"{source} knows {known} tokens, the data has {vocab_size}; prepare the data with the tokenizer of that "
+            "model"
         )
+    if first_new < vocab_size:
+        model, grown = grow_vocabulary(model, vocab_size, first_new)
+        notes.append(grown)
     if context_length != model.config.context_length:
         model = crop_context(model, context_length)
-    notes = [f"weights and architecture are those of {source}"]
-    if model.config.vocab_size > vocab_size:
+    if known > vocab_size:
         notes.append(
-            f"it knows {model.config.vocab_size} tokens, the data's tokenizer has {vocab_size}: right if the rest is "
+            f"it knows {known} tokens, the data's tokenizer has {vocab_size}: right if the rest is "
             "padding, wrong if it was trained with another tokenizer"
         )
     description = {"module": PRETRAINED, "module_kwargs": model.config.to_dict()}

@@ -27,6 +27,7 @@ from gpt_core.training.schedules import Schedule, check_schedules, check_stages
 from gpt_core.training.sharded_optimizer import build_optimizer, steps_between_updates
 from gpt_core.training.stages import Stages, check_parts
 from gpt_core.training.state import Loader, TrainState
+from gpt_core.training.warm_start import warm_start
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,19 @@ class Parts:
     state: TrainState
 
 
-def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weights: str | Path | None) -> Parts:
+def build_parts(
+    config: Config,
+    ranks: Distributed,
+    *,
+    resume: Path | None,
+    weights: str | Path | None,
+    first_new_id: Callable[[Any, Path | None], int] | None = None,
+) -> Parts:
     """Build everything that `config` (`recipe.SCHEMA`) names; collective, every rank calls it.
 
     resume: the checkpoint folder to continue from. weights: what a new run starts from, None for a new model.
+    first_new_id: (the data's tokenizer, the folder of the one that weights were trained with, or None) -> the first id
+    that they have not met; without it the data's vocabulary must be theirs.
     Raises ValueError for parts that do not fit each other or the machine, `CheckpointError` for the checkpoint.
     """
     general, training = config.section("general"), config.section("training")
@@ -87,6 +97,7 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         weights=weights,
         vocab_size=splits.dataset.vocab_size,
         context_length=training.context_length,
+        first_new_id=(new_from := first_new_of(weights, tokenizer, first_new_id)),
     )
     if training.global_batch_size not in (None, plan.sequences):
         initial.notes.append(
@@ -134,6 +145,8 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
                 f"the optimizer had kept gradients of {waiting} step(s) before step {state.step}, which the checkpoint "
                 "of a run that has ended does not hold: the first updates of what they were for go without them"
             )
+    elif general.warm_start_optimizer == "momenta":
+        initial.notes.append(warm_start(weights, model=model, optimizer=optimizer, first_new=new_from, ranks=ranks))
     return Parts(
         plan=plan,
         stages=stages,
@@ -152,6 +165,16 @@ def build_parts(config: Config, ranks: Distributed, *, resume: Path | None, weig
         weight_decay_schedule=decay,
         state=state,
     )
+
+
+def first_new_of(
+    weights: str | Path | None, tokenizer: Any, compare: Callable[[Any, Path | None], int] | None
+) -> int | None:
+    """The first of the tokenizer's ids that the weights have not met, by the tokenizer beside them; None: not asked."""
+    if weights is None or compare is None:
+        return None
+    beside = Path(weights).parent.parent / "tokenizer"
+    return compare(tokenizer, beside if beside.is_dir() else None)
 
 
 def _first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -18,6 +18,7 @@ from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training import hooks
 from gpt_core.training.compilation import eager
 from gpt_core.training.config import LoggingConfig
+from gpt_core.training.epochs import with_steps_of_epochs
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
@@ -43,12 +44,14 @@ def run(
     argv: Sequence[str],
     extra_hooks: Sequence[Hook] = (),
     benchmarks: Callable[..., Any] | None = None,
+    first_new_id: Callable[[Any, Path | None], int] | None = None,
 ) -> Path:
     """Train as `config` says (`recipe.SCHEMA`); returns the run's folder. Collective: every rank calls it.
 
     clock: the run's start, equal on all ranks. argv: the command, for the records. extra_hooks come after ours.
     benchmarks: makes the hook of eval.core_every and eval.chatcore_every, such as gpt_eval.hook.Benchmarks; see
-    `benchmark_hooks`.
+    `benchmark_hooks`. first_new_id: which tokens are new to weights from elsewhere, such as
+    gpt_data.tokenizers.first_new_id; see `build_parts`.
     """
     general = config.section("general")
     only_look = config.section("eval").eval_only
@@ -59,8 +62,9 @@ def run(
     plan = scaling.resolve(config, world_size=ranks.world_size, device_type=ranks.device.type, weights=weights)
     if plan is not None:
         config = plan.config
+    config = with_steps_of_epochs(config, ranks.world_size)
     training = config.section("training")
-    parts = build_parts(config, ranks, resume=resume, weights=weights)
+    parts = build_parts(config, ranks, resume=resume, weights=weights, first_new_id=first_new_id)
     with recorded(run_dir, config, parts.state, ranks) as sinks:
         meter = mfu_meter(config, parts, ranks)
         if ranks.is_main:
@@ -113,6 +117,12 @@ def our_hooks_read_the_clock(config: Config, step: int) -> bool:
         return True
     intervals = (config.section("logging").log_every, config.section("eval").eval_every, checkpoint.save_every)
     return step >= max_steps or any(interval and step % interval == 0 for interval in intervals)
+
+
+def description(config: Config, parts: Parts) -> dict[str, Any]:
+    """What every checkpoint says of its run: how to build the model, the phase, the chat template (null: none)."""
+    template = getattr(parts.tokenizer, "template", None)
+    return {"model": parts.initial.description, "phase": config.section("general").phase, "template": template}
 
 
 def hooks_of(model: nn.Module, sinks: Sinks, logging: LoggingConfig) -> Sequence[Hook]:
@@ -170,7 +180,7 @@ def make_hooks(
         *follow,
         hooks.Log(logging, sinks, ranks, meter, config.section("training").max_steps),
         measure,
-        hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, {"model": parts.initial.description}),
+        hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, description(config, parts)),
         hooks.Sample(
             config.section("generate"),
             sinks,

@@ -8,6 +8,7 @@ from .nanogpt import from_nanogpt as from_nanogpt
 from .pretrained import load_pretrained as load_pretrained
 from .surgery import crop_context as crop_context
 from .surgery import with_dropout as with_dropout
+from .vocabulary import grow_vocabulary as grow_vocabulary
 from .weights import load_gpt as load_gpt
 from .weights import load_weights as load_weights
 from .weights import save_weights as save_weights
