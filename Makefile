@@ -70,7 +70,7 @@ clean: ## remove caches and builds; datasets (data/), runs (out/) and logs/ stay
 #   VAL_EVALS        false: none; CORE_EVALS, CHATCORE_EVALS: true adds these benchmarks
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT (29500)   several machines; the same command on each
 #   LOG              where the output goes besides the terminal (logs/...)
-#   DEPTHS BUDGETS   of run-scaling-law, such as DEPTHS="6 8 10" BUDGETS="1e18 2.15e18"
+#   DEPTHS BUDGETS   of run-scaling-law, such as DEPTHS="6 8 10" BUDGETS="1e18 2.15e18"; OUT (out/scaling-CONFIG): its folder
 #   PORT (8003)      of chat-server
 #   FORCE            1: kill-gpu does not ask
 #   P=gpt-kernels names a package;   ARGS='--training.max_steps 100' passes arguments on, to every target
@@ -102,14 +102,22 @@ horizon = $(if $(TARGET_FLOPS),_F$(TARGET_FLOPS))$(if $(PARAM_DATA_RATIO),_R$(PA
 sized_log = $(if $(DEPTH),$(if $(horizon),logs/scaling_laws_N$(DEPTH)$(horizon).log))
 train_log = $(or $(LOG),$(sized_log),logs/$(or $(MODE),pretraining)$(if $(nodes),-node$(NODE_RANK)).log)
 
+comma := ,
+space := $(subst ,, )
+listed = $(if $($(2)),$(1) $(subst $(space),$(comma),$(strip $($(2)))))
+grid_out = $(or $(OUT),out/scaling-$(basename $(notdir $(or $(CONFIG),depth))))
+grid = $(if $(CONFIG),$(call quoted,$(CONFIG))) $(call listed,--depths,DEPTHS) $(call listed,--budgets,BUDGETS) \
+	--out $(call quoted,$(grid_out)) $(if $(filter-out 1,$(processes)),--processes $(processes))
+
 ddp-train: ## train on all GPUs of this machine, or on NGPUS processes; the knobs below say what
 	@mkdir -p "$$(dirname $(call quoted,$(train_log)))"
 	$(strip $(launcher) apps/pretrain $(if $(CONFIG),$(call quoted,$(CONFIG))) $(train_options) $(ARGS)) $(call logged,$(train_log))
 
 run-scaling-law: ## train the grid DEPTHS x BUDGETS (what is there is kept), fit, plot
-	uv run apps/scaling sweep $(ARGS)
-	uv run apps/scaling fit
-	uv run apps/scaling plot
+	status=0; $(strip uv run apps/scaling sweep $(grid) $(ARGS)) || status=$$?; \
+	((status <= 1)) || exit $$status; `# 1: some runs failed, and the others are fitted` \
+	uv run apps/scaling fit --logs $(call quoted,$(grid_out)); \
+	uv run apps/scaling plot --logs $(call quoted,$(grid_out)); exit $$status
 
 chat-server: ## talk to CHECKPOINT (default: the newest run) in a browser, at http://127.0.0.1:8003
 	$(strip uv run apps/chat serve $(if $(CHECKPOINT),$(call quoted,$(CHECKPOINT))) \

@@ -101,6 +101,20 @@ def test_what_other_targets_run(make, target):
     assert commands(make("-n", *shlex.split(target))) == [shlex.split(OTHERS[target])]
 
 
+def test_the_grid_is_swept_fitted_and_drawn_also_where_a_run_fails(make, tmp_path):
+    program(make.bin / "uv", "import sys\nprint(*sys.argv[3:], flush=True)\nsys.exit(sys.argv[3] == 'sweep')")
+    make.folder = tmp_path
+    knobs = {"CONFIG": "configs/desk.yaml", "DEPTHS": "6 8", "BUDGETS": "1e18,2.15e18", "NGPUS": 8, "ARGS": "--dry-run"}
+    done = make("-s", "run-scaling-law", **knobs)
+    assert done.returncode == 2 and done.stdout.splitlines() == [
+        "sweep configs/desk.yaml --depths 6,8 --budgets 1e18,2.15e18 --out out/scaling-desk --processes 8 --dry-run",
+        "fit --logs out/scaling-desk",
+        "plot --logs out/scaling-desk",
+    ]
+    program(make.bin / "uv", "import sys\nprint(*sys.argv[3:], flush=True)\nsys.exit(130)")
+    assert make("-s", "run-scaling-law", OUT="a b").stdout.splitlines() == ["sweep --out a b"], "interrupted"
+
+
 def test_as_many_processes_as_gpus(make):
     program(make.bin / "nvidia-smi", "print('GPU 0: A\\nGPU 1: B\\nGPU 2: C')")
     assert commands(make("-n", "ddp-train"))[0][:6] == shlex.split(f"{TORCHRUN} 3")
