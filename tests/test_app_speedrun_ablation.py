@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from gpt_core.config import load_config
 from gpt_core.training.recipe import SCHEMA
@@ -41,19 +42,39 @@ def desk():
     return load("desk").tree
 
 
-def test_every_switch_of_the_desk_recipe_can_be_switched_off(app, desk):
+@pytest.mark.parametrize(("name", "count"), [("desk", 26), ("speedrun-89", 41)])
+def test_every_switch_can_be_switched_off(app, name, count):
     """What is called without it is a configuration that loads, and builds a model; all but schedules change a key."""
-    found = app.switches.applicable(desk)
-    assert len(found) >= 24 and "mantissa" not in found, "float32 weights have no mantissa"
-    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=1, steps=60, names=None)
-    recipe = load(*app.ablation_plan.arguments(plan, plan.variants[0], 1, desk, APP)).tree
+    whole = load(name).tree
+    found = app.switches.applicable(whole)
+    assert len(found) == count, sorted(found)
+    plan = app.ablation_plan.make_plan(name, [], whole, mode="leave-one-out", seeds=1, steps=60, names=None)
+    recipe = load(*app.ablation_plan.arguments(plan, plan.variants[0], 1, whole, APP)).tree
     for variant in plan.variants[2:]:
-        config = load(*app.ablation_plan.arguments(plan, variant, 1, desk, APP))
+        config = load(*app.ablation_plan.arguments(plan, variant, 1, whole, APP))
         tree = config.tree
         tree["general"]["run_name"] = recipe["general"]["run_name"]
         assert tree != recipe, variant.name
-        assert not [name for name in variant.off if not app.switches.is_off(name, tree)], variant.name
-        config.component("model").build(vocab_size=128, context_length=16)
+        assert not [off for off in variant.off if not app.switches.is_off(off, tree)], variant.name
+        with torch.device("meta"):
+            config.component("model").build(vocab_size=128, context_length=16)
+
+
+def test_what_a_configuration_does_not_have_is_no_switch_of_it(app, desk):
+    found = app.switches.applicable(desk)
+    assert not {"mantissa", "mudd", "fp8_head", "prefix", "growing_documents"} & found.keys()
+    later = app.switches.applicable(load("speedrun-80").tree).keys() - app.switches.applicable(desk).keys()
+    added = {
+        "value_shift",
+        "value_gate_token",
+        "growing_documents",
+        "sublayer_lambdas",
+        "cached_attention",
+        "pair_banks",
+    }
+    assert later == added | {"mantissa", "fp8_head"}
+    gone = app.switches.with_dependents("cached_attention", app.switches.applicable(load("speedrun-89").tree))
+    assert gone == {"cached_attention", "mudd", "mudd_gates", "dynamic_heads"}
 
 
 def test_what_needs_a_switch_goes_with_it(app):
@@ -173,6 +194,20 @@ def test_a_report_on_a_part_says_how_much_there_is(app, desk, tmp_path):
     uneven = [*results, *(result for result in made_results(app, plan) if result["seed"] == 2)][:-1]
     assert "not clear (1 of 2 seeds) |" in app.ablation_report.table(plan, uneven, "cpu_seconds")
     assert app.ablation_report.table(plan, [], "cpu_seconds").startswith("no run of the recipe")
+    no_slope = [result for result in results if result["name"] != "recipe-shorter"]
+    assert "| not measured | +10.0 % | not clear |" in app.ablation_report.table(plan, no_slope, "cpu_seconds")
+
+
+def test_the_interval_at_equal_time_has_the_uncertainty_of_what_steps_are_worth(app, desk):
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=2, steps=100, names=["smear"])
+    results = made_results(app, plan)
+    for result in results:
+        if result["name"] == "recipe-shorter":
+            result["val_loss"] += 0.02 if result["seed"] == 1 else -0.02
+    (worth,) = app.ablation_report.worths(plan, results, "cpu_seconds")
+    gains = [0.5 + sign * 0.02 / math.log(100 / 80) for sign in (1, -1)]
+    assert worth.equal_steps.half == pytest.approx(0, abs=1e-9)
+    assert worth.equal_time == app.student.interval([0.1 - gain * math.log(1.1) for gain in gains])
 
 
 def test_another_plan_does_not_get_into_a_folder(app, desk, tmp_path):
@@ -215,19 +250,39 @@ def test_an_ablation_that_is_killed_goes_on_where_it_was(app, tmp_path):
     assert json.loads((tmp_path / "abl/runs/without-smear-seed1/result.json").read_text())["steps"] == 7
 
 
+def finished_run(folder, number, loss, **more):
+    config = {"general": {"seed": number, "run_name": f"run{number}"}, "model": {"width": 8}}
+    start = {"event": "start", "max_steps": 4, "world_size": 8, "hardware": {"gpu_name": "H100"}, "config": config}
+    rows = [
+        start | {"max_steps": 2},  # it was made longer when it was resumed
+        start | more,
+        {"step": 4, "train/tokens": 2_000_000},
+        {"step": 4, "val/loss": loss, "val/train_time_s": 60.0 + number},
+    ]
+    run = folder / f"run{number}"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(run)
+
+
 def test_a_record_is_a_line_of_several_runs(app, tmp_path, capsys):
-    for number, loss in enumerate((3.277, 3.279)):
-        run = tmp_path / f"run{number}"
-        run.mkdir()
-        rows = [
-            {"event": "start", "max_steps": 4, "world_size": 8, "hardware": {"gpu_name": "H100"}},
-            {"step": 4, "train/tokens": 2_000_000},
-            {"step": 4, "val/loss": loss, "val/train_time_s": 60.0 + number},
-        ]
-        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    assert app.record.main([str(tmp_path / "run0"), str(tmp_path / "run1"), "--name=ours"]) == 0
+    runs = [finished_run(tmp_path, number, loss) for number, loss in enumerate((3.277, 3.279))]
+    assert app.record.main([*runs, "--name=ours"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("| ours | 8 x H100 | 60.5 s | 4 | 2.0 M | 3.2780 (sd 0.0014) | 2 | 0.15 |")
+
+
+def test_a_record_is_of_runs_that_differ_in_their_seeds_alone(app, tmp_path):
+    run = finished_run(tmp_path, 0, 3.277)
+    elsewhere = finished_run(tmp_path, 1, 3.277, hardware={"gpu_name": "A100"})
+    wider = finished_run(tmp_path, 2, 3.277, config={"general": {"seed": 2}, "model": {"width": 9}})
+    for other, message in (
+        (run, r"seeds are \[0, 0\]: every run needs one of its own"),
+        (elsewhere, r"differ in hardware \(8 x H100, 8 x A100\)"),
+        (wider, r"differ in their configurations \(model\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            app.record.main([run, other])
 
 
 def test_a_record_of_a_run_that_has_not_ended_is_refused(app, tmp_path):

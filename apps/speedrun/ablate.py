@@ -134,7 +134,7 @@ def run_all(plan: Plan, folder: Path, tree: dict[str, Any], processes: int) -> N
 def run_one(
     plan: Plan, variant: Variant, seed: int, folder: Path, tree: dict[str, Any], processes: int
 ) -> dict[str, Any]:
-    """Run, or go on with, one of the plan; its result is written when it is whole. RuntimeError with its last lines."""
+    """Run, or go on with, one of the plan; its result is written when it is whole. ValueError with its last lines."""
     run_dir = folder / "runs" / run_name(variant, seed)
     command = arguments(plan, variant, seed, tree, folder / "runs")
     if list_checkpoints(run_dir):
