@@ -115,9 +115,17 @@ _OPTIMIZER = {
     **_same("scheduler", "cooldown_iters", "cooldown_frac", "range_coeff"),
 }
 
+_AUTO = (("auto", -1),)
+_EVERY = Alias("eval.eval_every", _AUTO)
 _PERIODIC = {
-    "eval_interval": "eval.eval_every",
-    "eval_every": "eval.eval_every",
+    "eval_interval": _EVERY,
+    "eval_every": _EVERY,
+    "eval.eval_every": _EVERY,
+    "eval.core_every": Alias("eval.core_every", _AUTO),
+    "eval.chatcore_every": Alias("eval.chatcore_every", _AUTO),
+    "no_evals": Alias("eval.validate", ((True, False), (False, True))),
+    "run_core_evals": Alias("eval.core_every", ((True, -1), (False, 0))),
+    "run_chatcore_evals": Alias("eval.chatcore_every", ((True, -1), (False, 0))),
     "eval_iters": "eval.eval_iters",
     "eval_at_start": "eval.at_start",
     "test_at_end": "eval.test_at_end",
@@ -155,3 +163,6 @@ _PERIODIC = {
 
 ALIASES: Aliases = {**_GENERAL, **_MODEL, **_DATA, **_TRAINING, **_SCALING, **_OPTIMIZER, **_PERIODIC}
 """Flat key -> key in the tree."""
+
+SWITCHES = frozenset({"no_evals", "run_core_evals", "run_chatcore_evals"})
+"""Flat keys that are true without a value."""

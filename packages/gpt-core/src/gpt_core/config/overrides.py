@@ -9,7 +9,7 @@ from typing import Any
 
 from gpt_core.config import factory as factories
 from gpt_core.config import tree as trees
-from gpt_core.config.aliases import Alias, Aliases
+from gpt_core.config.aliases import SWITCHES, Alias, Aliases
 from gpt_core.config.coerce import Mismatch, Text, as_plain, coerce, fields_of, hints_of
 from gpt_core.config.directives import is_directive
 from gpt_core.config.errors import ConfigError, nearest
@@ -53,7 +53,9 @@ def parse(argv: Sequence[str]) -> Arguments:
             arguments.print_config = True
         elif item.startswith(("--", CREATE)):
             key, equals, value = flag.partition("=")
-            if not equals:
+            if not equals and key.replace("-", "_") in SWITCHES:
+                value = "true"
+            elif not equals:
                 value = next(items, None)
                 if value is None or value.startswith("--"):
                     raise ConfigError(f"{item} needs a value: {item} VALUE or {item}=VALUE")

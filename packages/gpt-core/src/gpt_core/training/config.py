@@ -99,8 +99,10 @@ class TrainingConfig:
 class EvalConfig:
     """Loss on held-out data, always the same data, and benchmarks where the app brings them."""
 
+    validate: bool = True
+    """False: no evaluation on held-out data, so no best checkpoint either."""
     eval_every: int = 250
-    """Steps between evaluations; 0: only at the end."""
+    """Steps between evaluations; 0: only at the end; -1 (auto): a tenth of the run, 100 to 500."""
     eval_iters: int | None = 20
     """Micro-batches per evaluation, over all processes; null: once through the validation split."""
     at_start: bool = True
@@ -109,9 +111,11 @@ class EvalConfig:
     test_at_end: bool = True
     """Also evaluate the test split, where there is one, at the end."""
     core_every: int = 0
-    """Steps between evaluations on CORE's benchmarks, and at the end; 0: never."""
+    """Steps between evaluations on CORE's benchmarks, and at the end; 0: never; -1 (auto): a quarter of the run, 250 or
+    more, but half of it at most."""
     chatcore_every: int = 0
-    """Steps between evaluations on ChatCORE's benchmarks, and at the end; 0: never."""
+    """Steps between evaluations on ChatCORE's benchmarks, and at the end; 0: never; -1 (auto): an epoch where
+    training.epochs is set, else as for CORE."""
     bundle: str | None = None
     """Folder with the benchmarks' data (docs/evaluation.md)."""
     limit: int | None = 500
@@ -120,7 +124,7 @@ class EvalConfig:
     """Let benchmarks run programs that the model writes (HumanEval in ChatCORE), in a sandbox."""
 
     def __post_init__(self) -> None:
-        _at_least("eval", self, eval_every=0, eval_iters=1, core_every=0, chatcore_every=0, limit=1)
+        _at_least("eval", self, eval_every=-1, eval_iters=1, core_every=-1, chatcore_every=-1, limit=1)
         if (self.core_every or self.chatcore_every) and self.bundle is None:
             raise ValueError("eval.core_every and eval.chatcore_every need eval.bundle, the folder with the benchmarks")
 

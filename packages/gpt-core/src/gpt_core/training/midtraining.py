@@ -13,7 +13,7 @@ from gpt_core.config import Config, load_config
 from gpt_core.config.aliases import ALIASES, Aliases
 from gpt_core.config.files import RUN_CONFIG
 from gpt_core.config.overrides import parse
-from gpt_core.training.recipe import RESUME, SCHEMA, choose_run, weights_to_start_from
+from gpt_core.training.recipe import RESUME, SCHEMA, choose_run, run_of, weights_to_start_from
 
 MIDTRAINING_ALIASES: Aliases = {
     **ALIASES,
@@ -68,5 +68,5 @@ def run_config(general: Any) -> Path | None:
         weights = weights_to_start_from(general)
     except CheckpointError as error:
         raise NoCheckpoint(f"--checkpoint {general.init_from}: {error}") from error
-    config = Path(weights or "").parent.parent / RUN_CONFIG
-    return config if config.is_file() and (Path(weights or "") / "meta.json").is_file() else None
+    run = run_of(weights)
+    return run / RUN_CONFIG if run and (run / RUN_CONFIG).is_file() else None

@@ -23,6 +23,7 @@ from gpt_core.training.losses import Loss
 from gpt_core.training.model_with_loss import ModelWithLoss
 from gpt_core.training.parallel import check_combination, checkpoint_activations, parallelize, resolve_strategy
 from gpt_core.training.precision import autocast, multiply_in_float8, resolve_dtype
+from gpt_core.training.recipe import run_of
 from gpt_core.training.schedules import Schedule, check_schedules, check_stages
 from gpt_core.training.sharded_optimizer import build_optimizer, steps_between_updates
 from gpt_core.training.stages import Stages, check_parts
@@ -173,8 +174,8 @@ def first_new_of(
     """The first of the tokenizer's ids that the weights have not met, by the tokenizer beside them; None: not asked."""
     if weights is None or compare is None:
         return None
-    beside = Path(weights).parent.parent / "tokenizer"
-    return compare(tokenizer, beside if beside.is_dir() else None)
+    run = run_of(weights)
+    return compare(tokenizer, run / "tokenizer" if run and (run / "tokenizer").is_dir() else None)
 
 
 def _first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -143,3 +143,10 @@ def weights_to_start_from(general: GeneralConfig) -> str | Path | None:
         f"init_from={source!r} is neither scratch, resume, latest, best, {', '.join(GPT2_SIZES)}, hf:NAME, nor a run, "
         f"checkpoint or model that exists; runs with checkpoints in {out_dir}: {runs}"
     )
+
+
+def run_of(weights: str | Path | None) -> Path | None:
+    """The folder of the run that a checkpoint folder belongs to; None for other weights and for none."""
+    folder = Path(weights or "")
+    inside = (folder / "meta.json").is_file() and folder.resolve().parent.name == "checkpoints"
+    return folder.resolve().parent.parent if inside else None

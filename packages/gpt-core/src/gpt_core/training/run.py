@@ -19,6 +19,7 @@ from gpt_core.training import hooks
 from gpt_core.training.compilation import eager
 from gpt_core.training.config import LoggingConfig
 from gpt_core.training.epochs import with_steps_of_epochs
+from gpt_core.training.eval_intervals import with_intervals
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
@@ -62,7 +63,7 @@ def run(
     plan = scaling.resolve(config, world_size=ranks.world_size, device_type=ranks.device.type, weights=weights)
     if plan is not None:
         config = plan.config
-    config = with_steps_of_epochs(config, ranks.world_size)
+    config = with_intervals(with_steps_of_epochs(config, ranks.world_size))
     training = config.section("training")
     parts = build_parts(config, ranks, resume=resume, weights=weights, first_new_id=first_new_id)
     with recorded(run_dir, config, parts.state, ranks) as sinks:
@@ -179,7 +180,7 @@ def make_hooks(
     made = [
         *follow,
         hooks.Log(logging, sinks, ranks, meter, config.section("training").max_steps),
-        measure,
+        *([measure] if config.section("eval").validate else []),
         hooks.Save(config.section("checkpoint"), run_dir, sinks, ranks, description(config, parts)),
         hooks.Sample(
             config.section("generate"),

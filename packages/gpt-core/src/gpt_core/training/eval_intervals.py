@@ -1,0 +1,31 @@
+"""How often a run is evaluated, where that follows from its length."""
+
+from __future__ import annotations
+
+from gpt_core.config import Config
+
+AUTO = -1
+
+
+def validation_interval(steps: int) -> int:
+    """Steps between evaluations on held-out data: a tenth of the run, 100 to 500."""
+    return min(max(steps // 10, 100), 500)
+
+
+def benchmark_interval(steps: int) -> int:
+    """Steps between evaluations on benchmarks: a quarter of the run, 250 or more, at most half of it, at least 1."""
+    return max(1, min(max(250, steps // 4), steps // 2))
+
+
+def with_intervals(config: Config) -> Config:
+    """`config` with steps in place of every -1 in its section `eval`."""
+    wanted, training = config.section("eval"), config.section("training")
+    steps, epochs = training.max_steps, training.epochs
+    chatcore = max(1, round(steps / epochs)) if epochs else benchmark_interval(steps)
+    found = {
+        "eval.eval_every": (wanted.eval_every, validation_interval(steps)),
+        "eval.core_every": (wanted.core_every, benchmark_interval(steps)),
+        "eval.chatcore_every": (wanted.chatcore_every, chatcore),
+    }
+    values = {key: interval for key, (asked, interval) in found.items() if asked == AUTO}
+    return config.changed(values, f"{steps} steps") if values else config
