@@ -16,7 +16,7 @@ trick is a switch of `SpeedrunConfig`.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,12 @@ class Speedrun(nn.Module):
             self.register_buffer("mlp_amax", torch.zeros(config.n_layer))
         self.rotary = RotaryState(config)
         banks.init_weights(self, config)
+
+    def train(self, mode: bool = True) -> Self:
+        """ValueError for training with MLPs in float8 where there is none; to evaluate and generate none is needed."""
+        if mode and self.config.fp8_mlp != "off" and self.fp8_backend == "scaled_mm":
+            check_fp8()
+        return super().train(mode)
 
     def forward(self, ids_BT: Tensor, *, only_last: bool = False, cu_seqlens: Tensor | None = None) -> Tensor:
         """Capped logits (B, T, V) of the next token at every position; only_last gives (B, 1, V)."""
@@ -160,8 +166,6 @@ class Speedrun(nn.Module):
         """relu(h Wfcᵀ)² Wproj; in training with forward products in float8 where the configuration says so."""
         if self.config.fp8_mlp == "off" or not self.training:
             return relu2_mlp(h_BTD, *weights)
-        if self.fp8_backend == "scaled_mm":
-            check_fp8()
         amax = self.mlp_amax[layer] if self.config.fp8_mlp == "both" else None
         return fp8_relu2_mlp(h_BTD, *weights, amax, self.fp8_backend)
 
