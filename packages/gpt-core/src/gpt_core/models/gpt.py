@@ -130,9 +130,11 @@ def init_weights(model: GPT) -> None:
     maps of each block that write to the residual stream: init_std / sqrt(2 · n_layer), so that the sum of
     2 · n_layer contributions keeps its size. Biases 0, norm weights 1.
     """
+    if model.embed.weight.is_meta:  # nothing to set, and torch would import its compiler to do so
+        return
     config = model.config
     generator = None
-    if config.init_seed is not None and not model.embed.weight.is_meta:
+    if config.init_seed is not None:
         generator = torch.Generator(model.embed.weight.device).manual_seed(config.init_seed)
     residual_std = config.residual_init_std
     if residual_std is None:

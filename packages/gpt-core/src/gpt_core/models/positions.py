@@ -43,7 +43,10 @@ class RotaryPositions(nn.Module):
     def __init__(self, config: "GPTConfig"):
         super().__init__()
         self.length, self.head_dim, self.theta = config.context_length, config.head_dim, config.rope_theta
-        cos, sin = rotary_table(self.length, self.head_dim, self.theta)
+        if torch.empty(0).is_meta:  # `_apply` makes the table; here torch would import its compiler to make nothing
+            cos, sin = torch.empty(2, self.length, self.head_dim // 2)
+        else:
+            cos, sin = rotary_table(self.length, self.head_dim, self.theta)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

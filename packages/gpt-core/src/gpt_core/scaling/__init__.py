@@ -7,6 +7,7 @@ from .counts import Counts as Counts
 from .counts import counts_of as counts_of
 from .horizon import steps_of_flops as steps_of_flops
 from .horizon import steps_of_ratio as steps_of_ratio
+from .meta import on_meta as on_meta
 from .report import report as report
 from .resolve import Data as Data
 from .resolve import Plan as Plan

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gpt_core.checkpoint import CheckpointError, read_meta
 from gpt_core.config import Config, ConfigError, Factory
 from gpt_core.config.factory import load, signature_of
@@ -23,6 +21,7 @@ from gpt_core.scaling.batch import Step, align
 from gpt_core.scaling.config import ScalingConfig
 from gpt_core.scaling.counts import Counts, counts_of
 from gpt_core.scaling.horizon import DEFAULT_RATIO, steps_of_flops, steps_of_ratio
+from gpt_core.scaling.meta import on_meta
 from gpt_core.scaling.rules import (
     REFERENCE_DEPTH,
     Factors,
@@ -324,7 +323,7 @@ def _on_meta(factory: Factory, arguments: Mapping[str, Any]) -> Any:
     """The model without memory for its weights."""
     known = signature_of(factory.target)
     taken = {key: value for key, value in arguments.items() if known.open or key in known.parameters}
-    with torch.device("meta"):
+    with on_meta():
         return factory.target(**taken)
 
 

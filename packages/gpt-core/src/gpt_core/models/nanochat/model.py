@@ -106,9 +106,11 @@ class Nanochat(GPT):
 def init_extras(model: Nanochat) -> None:
     """First values as nanochat sets them: matrices of the blocks uniform with standard deviation 1/√D (of the MLP's
     first 0.4 of it) and 0 where they write to the stream, gates small and positive, factors falling with the layer."""
+    if model.embed.weight.is_meta:
+        return
     config = model.config
     generator = None
-    if config.init_seed is not None and not model.embed.weight.is_meta:
+    if config.init_seed is not None:
         generator = torch.Generator(model.embed.weight.device).manual_seed(config.init_seed + 1)
     bound = 3**0.5 * config.n_embd**-0.5
     bounds = {
