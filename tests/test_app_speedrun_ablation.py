@@ -207,7 +207,7 @@ def test_the_interval_at_equal_time_has_the_uncertainty_of_what_steps_are_worth(
     (worth,) = app.ablation_report.worths(plan, results, "cpu_seconds")
     gains = [0.5 + sign * 0.02 / math.log(100 / 80) for sign in (1, -1)]
     assert worth.equal_steps.half == pytest.approx(0, abs=1e-9)
-    assert worth.equal_time == app.student.interval([0.1 - gain * math.log(1.1) for gain in gains])
+    assert worth.equal_time == pytest.approx(app.student.interval([0.1 - gain * math.log(1.1) for gain in gains]))
 
 
 def test_another_plan_does_not_get_into_a_folder(app, desk, tmp_path):

@@ -8,7 +8,8 @@ time per step with it, L' and τ' without it:
                                                of steps is worth s, measured on the recipe itself:
                      s = (L(0.8 N steps) − L(N steps)) / ln(1 / 0.8), each with its whole schedule
 
-Intervals are Student's t of the differences paired by seed, 95 % each.
+Intervals are Student's t of the differences paired by seed, 95 % each. s is that of the same seed, so that its own
+uncertainty is in them; a seed without the shorter run has no part in the change at equal time.
 """
 
 from __future__ import annotations
@@ -46,36 +47,38 @@ def worths(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> list
     by_run = {(result["name"], result["seed"]): result for result in results}
     seeds = sorted({result["seed"] for result in results})
     gains = slopes(by_run, seeds)
-    slope = fmean(gains) if gains else math.nan
-    found = [worth for each in plan.comparisons if (worth := _worth(each, by_run, seeds, slope, clock))]
+    found = [worth for each in plan.comparisons if (worth := _worth(each, by_run, seeds, gains, clock))]
     return sorted(found, key=lambda worth: -worth.equal_steps.mean)
 
 
-def slopes(by_run: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> list[float]:
-    """s of every seed: loss gained per e-fold of steps."""
-    pairs = [(by_run.get(("recipe-shorter", seed)), by_run.get(("recipe", seed))) for seed in seeds]
-    return [
-        (short["val_loss"] - whole["val_loss"]) / math.log(whole["steps"] / short["steps"])
-        for short, whole in pairs
+def slopes(by_run: Mapping[tuple[str, int], Mapping[str, Any]], seeds: Sequence[int]) -> dict[int, float]:
+    """s of every seed that has both runs: loss gained per e-fold of steps."""
+    pairs = {seed: (by_run.get(("recipe-shorter", seed)), by_run.get(("recipe", seed))) for seed in seeds}
+    return {
+        seed: (short["val_loss"] - whole["val_loss"]) / math.log(whole["steps"] / short["steps"])
+        for seed, (short, whole) in pairs.items()
         if short and whole
-    ]
+    }
 
 
 def _worth(
     comparison: Comparison,
     by_run: Mapping[tuple[str, int], Mapping[str, Any]],
     seeds: Sequence[int],
-    slope: float,
+    gains: Mapping[int, float],
     clock: str,
 ) -> Worth | None:
-    pairs = [(by_run.get((comparison.with_it, seed)), by_run.get((comparison.without_it, seed))) for seed in seeds]
-    whole = [(a, b) for a, b in pairs if a and b]
-    if not whole:
+    losses, ratios = {}, {}
+    for seed in seeds:
+        with_it, without = by_run.get((comparison.with_it, seed)), by_run.get((comparison.without_it, seed))
+        if with_it and without:
+            losses[seed] = without["val_loss"] - with_it["val_loss"]
+            ratios[seed] = (with_it[clock] / with_it["steps"]) / (without[clock] / without["steps"])
+    if not losses:
         return None
-    losses = [without["val_loss"] - with_it["val_loss"] for with_it, without in whole]
-    ratios = [(a[clock] / a["steps"]) / (b[clock] / b["steps"]) for a, b in whole]
-    at_time = [loss - slope * math.log(ratio) for loss, ratio in zip(losses, ratios, strict=True)]
-    return Worth(comparison.switch, interval(losses), interval(at_time), interval([ratio - 1 for ratio in ratios]))
+    at_time = [loss - gains[seed] * math.log(ratios[seed]) for seed, loss in losses.items() if seed in gains]
+    slower = interval([ratio - 1 for ratio in ratios.values()])
+    return Worth(comparison.switch, interval([*losses.values()]), interval(at_time), slower)
 
 
 def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
@@ -87,7 +90,7 @@ def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
     seconds = fmean(result[clock] / result["steps"] for result in recipe)
     places = "; ".join(dict.fromkeys(result["where"] for result in recipe))
     gains = slopes({(r["name"], r["seed"]): r for r in results}, sorted({r["seed"] for r in results}))
-    worth = f"{fmean(gains):.3f}" if gains else "not measured"
+    worth = _shown(interval([*gains.values()]), signed=False)
     bits = [result["bits_per_byte"] for result in recipe if result["bits_per_byte"]]
     lines = [
         f"{'The recipe' if plan.mode == 'leave-one-out' else 'The bare recipe'} ({plan.config}, {plan.steps} steps): "
@@ -106,6 +109,7 @@ def table(plan: Plan, results: Sequence[Mapping[str, Any]], clock: str) -> str:
             + ("" if each.equal_steps.n == losses.n else f" ({each.equal_steps.n} of {losses.n} seeds)")
             + " |"
         )
+    lines += ["", f"Of {len(lines) - 4} intervals of 95 % each, one in twenty misses by chance."]
     return "\n".join(lines) + "\n"
 
 
@@ -120,6 +124,8 @@ def verdict(worth: Worth) -> str:
 
 
 def _shown(value: Interval, *, signed: bool = True) -> str:
+    if not value.n:
+        return "not measured"
     half = "" if math.isinf(value.half) else f" ± {value.half:.4f}"
     return f"{value.mean:+.4f}{half}" if signed else f"{value.mean:.4f}{half}"
 

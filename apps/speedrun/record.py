@@ -26,6 +26,9 @@ class Finished(NamedTuple):
     val_loss: float
     where: str
     """Device and number of processes."""
+    seed: int
+    config: dict[str, Any]
+    """What was run, without the seed and the names that runs of one configuration may have."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,20 +52,42 @@ def read(run_dir: Path) -> Finished:
     if not file.exists():
         raise ValueError(f"{run_dir} holds no run: it has no metrics.jsonl")
     rows = [json.loads(row) for row in file.read_text(encoding="utf-8").splitlines()]
-    start = next(row for row in rows if row.get("event") == "start")
+    start = [row for row in rows if row.get("event") == "start"][-1]  # of a resumed run the one that ended it
     measured = [row for row in rows if "val/loss" in row and "event" not in row]
     trained = [row for row in rows if "train/tokens" in row and "event" not in row]
     if not measured or not trained or measured[-1]["step"] != start["max_steps"]:
         raise ValueError(f"{run_dir}: the run has not come to its end, step {start['max_steps']}")
     last, hardware = measured[-1], start.get("hardware", {})
     where = f"{start.get('world_size', 1)} x {hardware.get('gpu_name') or hardware.get('cpu_name')}"
-    return Finished(last["step"], trained[-1]["train/tokens"], last["val/train_time_s"], last["val/loss"], where)
+    general = dict(start["config"]["general"])
+    seed = general.pop("seed")
+    for name in ("run_name", "run_description", "out_dir", "init_from"):
+        general.pop(name, None)
+    return Finished(
+        steps=last["step"],
+        tokens=trained[-1]["train/tokens"],
+        seconds=last["val/train_time_s"],
+        val_loss=last["val/loss"],
+        where=where,
+        seed=seed,
+        config={**start["config"], "general": general},
+    )
 
 
 def line(runs: Sequence[Finished], target: float, name: str) -> str:
-    """A row of Markdown. ValueError for runs of different lengths."""
-    if len({(run.steps, run.tokens) for run in runs}) > 1:
-        raise ValueError(f"these runs are of {sorted({run.steps for run in runs})} steps: one line is of equal ones")
+    """A row of Markdown. ValueError for runs that differ in more than the seed, or have one in common."""
+    for what, values in (
+        ("steps", [run.steps for run in runs]),
+        ("tokens", [run.tokens for run in runs]),
+        ("hardware", [run.where for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            raise ValueError(f"these runs differ in {what} ({', '.join(map(str, values))}): one line is of equal ones")
+    if other := next((run for run in runs if run.config != runs[0].config), None):
+        keys = sorted(key for key in other.config if other.config[key] != runs[0].config.get(key))
+        raise ValueError(f"these runs differ in their configurations ({', '.join(keys)}): one line is of equal ones")
+    if len({run.seed for run in runs}) < len(runs):
+        raise ValueError(f"seeds are {[run.seed for run in runs]}: every run needs one of its own, or it counts twice")
     losses: list[Any] = [run.val_loss for run in runs]
     p = p_below(losses, target)
     spread = f" (sd {stdev(losses):.4f})" if len(runs) > 1 else ""

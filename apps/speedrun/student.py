@@ -38,7 +38,7 @@ def quantile(probability: float, df: int) -> float:
 
 
 class Interval(NamedTuple):
-    """A mean with its two-sided interval; half is infinite for fewer than two values."""
+    """A mean with its two-sided interval; half is infinite for fewer than two values, the mean of none is NaN."""
 
     mean: float
     half: float
@@ -54,7 +54,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """mean ± t · s / √n"""
     n = len(values)
     if n < 2:
-        return Interval(fmean(values), math.inf, n)
+        return Interval(fmean(values) if n else math.nan, math.inf, n)
     return Interval(fmean(values), quantile((1 + level) / 2, n - 1) * stdev(values) / math.sqrt(n), n)
 
 
