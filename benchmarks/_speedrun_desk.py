@@ -2,7 +2,7 @@
 
 python _speedrun_desk.py FIGURES nanogpt SEED FOLDER DATASET CONTEXT TRAIN_PY_ARGUMENT ...
 python _speedrun_desk.py FIGURES ours SEED DATASET CONTEXT APPS_SPEEDRUN_ARGUMENT ...
-python _speedrun_desk.py FIGURES nanochat SEED FOLDER DATASET CONTEXT STEPS ROWS LAYERS WIDTH HEADS
+python _speedrun_desk.py FIGURES nanochat SEED FOLDER DATASET CONTEXT FACTOR STEPS ROWS LAYERS WIDTH HEADS
 
 Figures: `steps`, CPU seconds (user and system) of this process from the first training step to the last without
 evaluations; `val_loss` and `bpb`, nats per token and bits per byte over the windows of CONTEXT tokens that tile the
@@ -92,11 +92,11 @@ def ours(seed: int, dataset: str, context: str, *arguments: str) -> dict[str, An
     return {"steps": clock.seconds, **judged(clock.model, clock.model, Path(dataset), int(context))}
 
 
-def nanochat(seed: int, folder: str, dataset: str, context: str, *sizes: str) -> dict[str, Any]:
+def nanochat(seed: int, folder: str, dataset: str, context: str, factor: str, *sizes: str) -> dict[str, Any]:
     """nanochat's model and optimizer, imported, with the rates and schedules of its base_train.py, in float32.
 
-    Its scaling of rates and decay with the batch is left out: it is for batches from 2¹⁹ tokens on. Rates are its
-    optimizer's defaults, with which it was tuned before that scaling came.
+    Rates are its optimizer's defaults times `factor`. Its own factor is √(batch / 2¹⁹ tokens), 0.04 here, and its decay
+    of weights goes by that, too; it is meant for batches from 2¹⁹ tokens on and left out.
     """
     import os
 
@@ -114,15 +114,17 @@ def nanochat(seed: int, folder: str, dataset: str, context: str, *sizes: str) ->
     model = GPT(GPTConfig(int(context), vocabulary, layers, heads, heads, width))
     model.init_weights()
     optimizer = model.setup_optimizer()
-    warm_down = round(0.65 * steps)
+    for group in optimizer.param_groups:
+        group["initial_lr"] *= float(factor)
+    warm_down, warm_up = round(0.65 * steps), min(40, steps // 10)
     seconds = 0.0
     for step in range(steps):
         begin = time.process_time()
         done = max(0.0, (step - (steps - warm_down)) / warm_down)  # of the warm-down
-        factor = min((step + 1) / 40, 1.0) * (1 - done * 0.95)
+        schedule = min((step + 1) / warm_up, 1.0) * (1 - done * 0.95)
         momentum = 0.97 - 0.07 * done if done else 0.85 + 0.12 * min(1.0, step / 400)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * schedule
             if group["kind"] == "muon":
                 group["momentum"] = momentum
         batch = next(splits.train)

@@ -4,10 +4,10 @@
 
 All sides train on the standard library's sources (`stdlib`, 2,048 words of its own), on windows of 256 tokens, with the
 same number of parameters, to which tables of embeddings count as well as matrices. nanoGPT's train.py runs as it is,
-with 1,024 tokens per step and as many steps as fit the budget, with the better of two learning rates, each tried with a
+with 1,024 tokens per step and as many steps as fit the budget, with the best of three learning rates, each tried with a
 fifth of the budget, and its own schedule: warm-up, then a cosine to a tenth. nanochat's side is its model and its
-optimizer with the schedules of its base_train.py. Ours is `apps/speedrun desk`. The target is nanoGPT's mean bits per
-byte over the seeds.
+optimizer with the schedules of its base_train.py, all its rates multiplied with the best of three factors, each tried
+with --nanochat-steps / 3. Ours is `apps/speedrun desk`. The target is nanoGPT's mean bits per byte over the seeds.
 
     vs_nanogpt    CPU seconds of nanoGPT's steps over ours, both medians over the seeds, or null while our runs of
                   --steps have not reached the target: then --steps is to be raised (they may be shorter otherwise)
@@ -33,8 +33,10 @@ from _bench import finish, median, table
 ROOT = Path(__file__).parents[1]
 CONTEXT = 256
 LAYERS, HEADS = 6, 4
-RATES = ("1e-3", "2e-3")
-"""Learning rates that nanoGPT is tried with: that of its config for small models, and twice that."""
+RATES = ("5e-4", "1e-3", "2e-3")
+"""Learning rates that nanoGPT is tried with: that of its config for small models, half and twice that."""
+FACTORS = ("0.3", "1", "2")
+"""What nanochat is tried with, beside its optimizer's defaults: its rule η ∝ √batch would give 0.04."""
 ROWS = 4
 """Windows per step of nanoGPT and nanochat: 1,024 tokens, near the 768 of nanoGPT's recipe for a CPU."""
 
@@ -75,20 +77,24 @@ class Bench:
 
     def runs(self) -> Iterator[bool]:
         """Do what is missing; yields before each run whether one is about to be made."""
-        yield from self._run("calibration", self._nanogpt(0, RATES[0], 20))
+        yield from self._run("calibration", self._nanogpt(0, RATES[1], 20))
         seconds = self.figures("calibration")["steps"] / 20
         trial = max(20, int(self.args.budget / 5 / seconds))
         for rate in RATES:
             yield from self._run(f"nanogpt-try-{rate}", self._nanogpt(0, rate, trial))
         best = min(RATES, key=lambda rate: self.figures(f"nanogpt-try-{rate}")["bpb"])
         seconds = self.figures(f"nanogpt-try-{best}")["steps"] / trial
+        steps = self.args.nanochat_steps
+        for factor in FACTORS if self.args.nanochat else ():
+            yield from self._run(f"nanochat-try-{steps // 3}-{factor}", self._nanochat(0, factor, steps // 3))
         for seed in range(self.args.seeds):
             yield from self._run(
                 f"nanogpt-{seed}", self._nanogpt(seed, best, int(self.args.budget / seconds)), "nanoGPT"
             )
             yield from self._run(f"ours-{self.args.steps}-{seed}", self._ours(seed), "ours")
             if self.args.nanochat:
-                yield from self._run(f"nanochat-{self.args.nanochat_steps}-{seed}", self._nanochat(seed), "nanochat")
+                factor = min(FACTORS, key=lambda tried: self.figures(f"nanochat-try-{steps // 3}-{tried}")["bpb"])
+                yield from self._run(f"nanochat-{steps}-{seed}", self._nanochat(seed, factor, steps), "nanochat")
 
     def figures(self, name: str) -> Run:
         return json.loads((self.args.out / f"{name}.json").read_text(encoding="utf-8"))
@@ -139,10 +145,10 @@ class Bench:
         flags += ["--eval.eval_iters=1", f"--out_dir={self.args.out}", f"--run_name={name}", "--threads=1"]
         return ["ours", str(seed), str(self.dataset), str(CONTEXT), *flags, *self.args.flags]
 
-    def _nanochat(self, seed: int) -> list[str]:
+    def _nanochat(self, seed: int, factor: str, steps: int) -> list[str]:
         layers, width = nanochat_sizes(self.parameters)
-        sizes = map(str, (self.args.nanochat_steps, ROWS, layers, width, HEADS))
-        return ["nanochat", str(seed), str(self.args.nanochat.resolve()), str(self.dataset), str(CONTEXT), *sizes]
+        numbers = map(str, (factor, steps, ROWS, layers, width, HEADS))
+        return ["nanochat", str(seed), str(self.args.nanochat.resolve()), str(self.dataset), str(CONTEXT), *numbers]
 
     def report(self) -> None:
         rows = [
