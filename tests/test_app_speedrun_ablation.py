@@ -291,3 +291,13 @@ def test_a_record_of_a_run_that_has_not_ended_is_refused(app, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"event": "start", "max_steps": 4}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="has not come to its end, step 4"):
         app.record.main([str(tmp_path)])
+
+
+def test_a_run_that_ended_early_is_not_a_result(app, desk, tmp_path):
+    plan = app.ablation_plan.make_plan("desk", [], desk, mode="leave-one-out", seeds=1, steps=5, names=["smear"])
+    variant, seed = plan.runs()[0]
+    for rows, step in (([{"event": "start"}], 0), ([{"step": 2, "val/loss": 5.0}, {"step": 3, "train/loss": 5.0}], 2)):
+        (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        with pytest.raises(ValueError, match=f"ended at step {step} of {variant.steps}: run the command again"):
+            app.ablate.result_of(tmp_path, variant, seed, 1.0)
+    assert not (tmp_path / "result.json").exists()

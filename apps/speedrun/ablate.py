@@ -152,7 +152,7 @@ def run_one(
 def result_of(run_dir: Path, variant: Variant, seed: int, seconds: float) -> dict[str, Any]:
     """The figures of a finished run, also written beside it."""
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    last = [row for row in map(json.loads, lines) if "val/loss" in row][-1]
+    last = next((row for row in map(json.loads, reversed(lines)) if "val/loss" in row), {"step": 0})
     if last["step"] != variant.steps:
         raise ValueError(f"{run_dir.name} ended at step {last['step']} of {variant.steps}: run the command again")
     result = {
