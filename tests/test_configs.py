@@ -13,6 +13,7 @@ FOLDERS = sorted(Path(__file__).parents[1].glob("apps/*/configs"))
 CONFIGS = [path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))]
 PARAMETERS = {  # vocabulary of the data, exact parameters
     "gpt2-124m": (50257, 124_373_760),
+    "gpt2-small": (50257, 162_201_600),
     "gpt2-post-124m": (50257, 124_373_760),
     "llama-124m": (50257, 162_220_800),
     "team-124m": (50257, 162_220_800),
