@@ -37,7 +37,7 @@ def metrics(run_dir, name):
 @pytest.fixture(scope="module")
 def first(shared_workbench):
     """A finished run; the other tests read it, repeat it, continue copies of it."""
-    assert shared_workbench.pretrain("--run_name=first", "--logging.gradient_log_interval=2") is None
+    assert shared_workbench.pretrain("--run_name=first", "--logging.gradient_log_interval=2", picture=True) is None
     return shared_workbench.out / "first"
 
 

@@ -13,17 +13,23 @@ import exactly
 from gpt_core.checkpoint import find_checkpoint
 from gpt_core.training.state import Hook
 from gpt_data import prepare
-from workbench import WORDS, process_environment
+from workbench import WORDS, no_picture, process_environment
 from workspace import ROOT
 
 APP = ROOT / "apps/speedrun"
 TINY = [
-    *("desk", "--device=cpu", "--n_layer=4", "--n_head=2", "--n_embd=16", "--data.module_kwargs.dataset=tiny"),
-    *("--training.context_length=16", "--training.max_steps=7", "--stages.extension_steps=1", "--stages.block=2"),
+    *("desk", "--device=cpu", "--n_layer=4", "--n_head=2", "--n_embd=16", "--model.module_kwargs.bank_multiple=8"),
+    *("--data.module=gpt_data.document_aligned", "--data.module_kwargs={dataset: tiny, prefetch: 0}"),
+    *("--training.context_length=16", "--training.max_steps=7", "--training.device_batch_size=1"),
+    *("--training.gradient_accumulation_steps=4", "--training.fused_loss=auto"),
+    *("--stages.extension_steps=1", "--stages.device_batch_size=[1,2,3]", "--stages.max_document=[4096]"),
+    *("--stages.block=2", "--stages.windows=[[1,3],[3,7],[5,11]]", "--stages.extension_windows=[6,13]"),
+    *("--stages.final_windows=[6,20]", "--stages.lr=[1.0,1.52,1.73]"),
     *("--model.module_kwargs.window_short=2", "--model.module_kwargs.window_long=6", "--eval.eval_iters=4"),
     *("--generate.max_new_tokens=0", "--momentum_scheduler.module_kwargs.warmup_iters=3", "--eval.eval_every=0"),
-    *("--momentum_scheduler.module_kwargs.cooldown_iters=1", "--data.module_kwargs.prefetch=0"),
+    "--momentum_scheduler.module_kwargs.cooldown_iters=1",
 ]
+"""Everything that a test looks at is said here: `desk` may change."""
 
 
 class Speedrun:
@@ -45,7 +51,8 @@ class Speedrun:
         sys.argv = [str(APP), *map(str, arguments)]
         os.environ.update(DATA_ROOT=str(self.folder / "data"))
         try:
-            runpy.run_path(str(APP), run_name="__main__")
+            with no_picture():
+                runpy.run_path(str(APP), run_name="__main__")
         except SystemExit as end:
             return end.code or None
         finally:
