@@ -184,7 +184,7 @@ def test_ranks_that_do_not_divide_eight_are_refused_before_anything_is_built(spe
 def test_a_shard_that_is_none_is_refused(tmp_path, place, value, message):
     import numpy as np
 
-    from gpt_data.preparation.speedrun import MAGIC, VERSION, read_header
+    from gpt_data.shard_header import MAGIC, VERSION, read_header
 
     header = np.zeros(256, "<i4")
     header[:3] = MAGIC, VERSION, 4

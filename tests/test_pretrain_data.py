@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from gpt_core.checkpoint import find_checkpoint
 from gpt_data import describe_nanogpt, describe_speedrun, prepare
-from gpt_data.preparation.speedrun import MAGIC
+from gpt_data.shard_header import MAGIC
 from workbench import WORDS
 
 LOADERS = {

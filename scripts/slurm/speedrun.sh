@@ -2,7 +2,7 @@
 # apps/speedrun on one node of Slurm, once for each of several seeds.
 #
 #   scripts/slurm/speedrun.sh --gpus 8 --gpu-type h100
-#   GPUS=4 GPU_TYPE=h100 scripts/slurm/speedrun.sh --config speedrun-89 --seeds 3 -- --training.max_steps=20
+#   GPUS=4 GPU_TYPE=h100 scripts/slurm/speedrun.sh --config speedrun-89 --seeds 3 -- --training.max_steps=400
 #
 #   --config NAME         configuration of apps/speedrun (speedrun-68)
 #   --gpus N              1, 2, 4 or 8 ($GPUS, else 8); every number takes the same optimizer steps

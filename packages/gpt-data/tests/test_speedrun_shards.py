@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpt_data import Boundary, DatasetError, describe_speedrun, open_dataset, sequential
-from gpt_data.preparation.speedrun import HEADER_BYTES, MAGIC
+from gpt_data.shard_header import HEADER_BYTES, MAGIC
 
 BOS = 50256
 
@@ -80,6 +80,16 @@ def test_a_header_that_is_none_is_refused(shards, change, message):
     write_shard(folder / "fineweb_train_000002.bin", [[1, 2, 3]], **change)
     with pytest.raises(DatasetError, match=message):
         describe_speedrun(folder)
+
+
+def test_a_header_is_looked_at_whenever_the_folder_is_opened(shards):
+    folder, _, _ = shards
+    describe_speedrun(folder)
+    path = folder / "fineweb_train_000002.bin"
+    content = path.read_bytes()
+    path.write_bytes(b"\x07\0\0\0" + content[4:])  # of the same size, so only the header tells
+    with pytest.raises(DatasetError, match=r"fineweb_train_000002\.bin: begins with 7"):
+        open_dataset(folder)
 
 
 def test_an_id_outside_the_vocabulary_is_refused(shards):

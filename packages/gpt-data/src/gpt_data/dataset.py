@@ -12,6 +12,7 @@ import numpy as np
 
 from .durable import write_json
 from .errors import DatasetError
+from .shard_header import read_header
 from .shards import TokenStream
 from .tokenizers import Tokenizer, load_tokenizer
 
@@ -232,6 +233,8 @@ def _parse_split(path: Path, name: str, content: dict[str, Any]) -> SplitInfo:
 def _check_size(info: DatasetInfo, shard: ShardInfo) -> None:
     expected = shard.offset + shard.tokens * DTYPES[info.dtype].itemsize
     _check_file(info.path / shard.file, expected, f"{shard.tokens} ids of {info.dtype}")
+    if shard.offset:  # the file may have been replaced since it was described
+        read_header(info.path / shard.file)
     if shard.mask is not None:
         _check_file(info.path / shard.mask, shard.tokens, f"a byte for each of {shard.tokens} ids")
 

@@ -124,7 +124,8 @@ def warmup_stable_decay(
         raise ValueError(f"the cooldown must lie between 0 and max_steps={max_steps} steps, got {cooldown}")
     if warmup_iters + cooldown > max_steps:
         raise ValueError(
-            f"warm-up ({warmup_iters}) and cooldown ({cooldown}) together exceed max_steps={max_steps}; shorten one"
+            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown} steps) of the learning rate together exceed "
+            f"max_steps={max_steps}; shorten one"
         )
 
     def schedule(step: int) -> float:
@@ -269,8 +270,8 @@ def momentum(
         raise ValueError(f"a cooldown needs max_steps, the step at which it ends; got cooldown_iters={cooldown_iters}")
     if max_steps is not None and warmup_iters + cooldown_iters > max_steps:
         raise ValueError(
-            f"warm-up ({warmup_iters}) and cooldown ({cooldown_iters}) together exceed max_steps={max_steps}; "
-            "shorten one"
+            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown_iters} steps) of the momentum together exceed "
+            f"max_steps={max_steps}; shorten one"
         )
 
     def schedule(step: int) -> float:

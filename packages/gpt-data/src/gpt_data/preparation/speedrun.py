@@ -1,24 +1,19 @@
 """Describing a folder of the speedrun's token shards: `fineweb_train_000001.bin`, ..., `fineweb_val_000000.bin`.
 
-A file is a header of 256 int32 (magic number, version, number of tokens, zeros) and uint16 ids in GPT-2's vocabulary;
-every document begins with <|endoftext|>. Format: llm.c, modded-nanogpt (data/cached_fineweb10B.py).
+A file is a header (../shard_header.py) and uint16 ids in GPT-2's vocabulary; every document begins with <|endoftext|>.
+Format: llm.c, modded-nanogpt (data/cached_fineweb10B.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from ..dataset import DTYPES, TOKENIZER_FOLDER, Boundary, DatasetInfo
+from ..dataset import TOKENIZER_FOLDER, Boundary, DatasetInfo
 from ..errors import DatasetError
+from ..shard_header import HEADER_BYTES, read_header
 from ..tokenizers import gpt2_tokenizer
 from .describe import describe_files
 
-MAGIC = 20240520
-VERSION = 1
-HEADER = np.dtype("<i4")
-HEADER_BYTES = 256 * HEADER.itemsize
 SPLITS = ("train", "val")
 
 
@@ -60,25 +55,3 @@ def describe_speedrun(folder: str | Path, gpt2_bpe: str | Path | None = None) ->
     )
     info.save()
     return info
-
-
-def read_header(path: Path) -> int:
-    """The number of tokens of a shard. DatasetError if the header is none, or the file has not the size it says."""
-    size = path.stat().st_size
-    if size < HEADER_BYTES:
-        raise DatasetError(f"{path}: has {size} bytes, a speedrun shard begins with a header of {HEADER_BYTES}.")
-    magic, version, tokens = np.fromfile(path, HEADER, 3).tolist()
-    if magic != MAGIC:
-        raise DatasetError(
-            f"{path}: begins with {magic}, a speedrun shard begins with {MAGIC}. Ids without a header are nanoGPT's: "
-            "`uv run apps/prepare nanogpt DIR`."
-        )
-    if version != VERSION:
-        raise DatasetError(f"{path}: is of version {version}, this reads version {VERSION}.")
-    expected = HEADER_BYTES + tokens * DTYPES["uint16"].itemsize
-    if tokens < 1 or size != expected:
-        raise DatasetError(
-            f"{path}: has {size} bytes, its header says {tokens} tokens, {expected} bytes. It is truncated or damaged: "
-            "fetch it again."
-        )
-    return tokens
