@@ -388,7 +388,7 @@ def test_every_flat_key_leads_to_a_key_that_exists():
     known = {f"{name}.{key}" for name, kind in names.items() for key in fields_of(getattr(sections, f"{kind}Config"))}
     known |= {f"scaling.{key}" for key in fields_of(ScalingConfig)}
     known |= {f"model.module_kwargs.{key}" for key in [*fields_of(GPTConfig), "preset"]}
-    component = ("data.", "optimizer.", "scheduler.")  # depend on the factory
+    component = ("data.", "loss.", "optimizer.", "scheduler.")  # depend on the factory
     lost = {
         key
         for key, to in ALIASES.items()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import fault_worker
 import pytest
@@ -63,10 +64,10 @@ def test_below_torchrun_the_rank_that_is_left_says_who_was_killed(tmp_path, fork
 # --- the run that a restarted launch continues -------------------------------------------------------------------
 
 
-def begin(run_dir, launch, saved=False, earlier=()):
+def begin(run_dir, launch, saved=False, earlier=(), **more):
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     run_dir.mkdir(parents=True)
-    manifest = {"time": now, "launch": launch, "earlier": [{"time": now, "launch": each} for each in earlier]}
+    manifest = {"time": now, "launch": launch, "earlier": [{"time": now, "launch": each} for each in earlier], **more}
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
     if saved:
         (run_dir / "checkpoints" / "step_000005").mkdir(parents=True)
@@ -82,6 +83,16 @@ def test_a_restarted_launch_finds_its_run(tmp_path):
     found = after_restart(general, again)
     assert (found.run_name, found.init_from) == ("gpt-1", "resume")
     assert after_restart(general, Distributed(restarts=1)) is general, "a launcher without a name"
+
+
+def test_a_restarted_launch_of_two_phases_goes_on_with_the_run_of_each(tmp_path):
+    begin(tmp_path / "base", "torchrun x", saved=True, phase="pretraining")
+    begin(tmp_path / "chat", "torchrun x", phase="mid-training")
+    general, again = GeneralConfig(out_dir=str(tmp_path)), Distributed(launch="torchrun x", restarts=1)
+    second = replace(general, phase="mid-training", init_from=str(tmp_path / "base"))
+    assert after_restart(general, again).run_name == "base"
+    found = after_restart(second, again)
+    assert (found.run_name, found.init_from) == ("chat", str(tmp_path / "base"))
 
 
 def test_a_restarted_launch_without_a_checkpoint_begins_anew_in_its_folder(tmp_path):

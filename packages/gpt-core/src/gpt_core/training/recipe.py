@@ -78,14 +78,15 @@ def after_restart(general: GeneralConfig, ranks: Distributed) -> GeneralConfig:
 
 
 def _begun(general: GeneralConfig, launch: str | None) -> tuple[Path | None, bool]:
-    """The newest run of a launch, and whether it has saved a checkpoint since."""
+    """The newest run of a launch in this phase, and whether it has saved a checkpoint since."""
     out_dir = Path(expand(general.out_dir))
     named = [] if general.run_name is None else [out_dir / expand(general.run_name) / "manifest.json"]
     manifests = [path for path in {*named, *out_dir.glob("*/manifest.json")} if path.exists()]
     for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         attempts = [each for each in [*manifest.get("earlier", []), manifest] if each.get("launch") == launch]
-        if attempts and launch is not None:
+        phase = manifest.get("phase", "pretraining")  # a launch may pretrain, and mid-train what came of it
+        if attempts and launch is not None and phase == general.phase:
             begun = datetime.fromisoformat(attempts[0]["time"]).timestamp()
             saves = list_checkpoints(path.parent)
             return path.parent, any(save.stat().st_mtime >= begun for save in saves)

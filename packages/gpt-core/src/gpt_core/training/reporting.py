@@ -61,7 +61,7 @@ def write_records(run_dir: Path, config: Config, parts: Parts, argv: Sequence[st
         config_yaml=_repeatable(config, run_dir / "config.yaml"),
         argv=["uv", "run", *launcher, *argv],
         data={"path": dataset.path and str(dataset.path), "name": dataset.name, "digest": dataset.digest},
-        extra={"launch": ranks.launch} if ranks.launch else None,
+        extra={"phase": config.section("general").phase, **({"launch": ranks.launch} if ranks.launch else {})},
     )
     parts.tokenizer.save(run_dir / "tokenizer")
 
