@@ -115,6 +115,30 @@ def test_more_than_one_epoch_is_a_warning():
     assert plan(data=Data(50257, None)).epochs is None
 
 
+def test_the_page_has_the_tables_of_the_code():
+    rows = (ROOT / "docs/depth.md").read_text(encoding="utf-8").splitlines()
+    for number in (6, 8, 10, 12, 14, 20, 26):
+        made = plan(f"--depth={number}", "--target-flops=1e18", "--total-batch-size=524288")
+        kwargs, counts = made.config.component("model").kwargs, made.counts
+        cells = [number, kwargs["n_embd"], kwargs["n_head"]]
+        large = [
+            counts.wte,
+            counts.transformer_matrices,
+            counts.total,
+            counts.scaling,
+            made.flops_per_token,
+            made.steps,
+        ]
+        ratio = f"{made.tokens / counts.scaling:.2f}"
+        assert f"| {' | '.join([*map(str, cells), *(f'{each:,}' for each in large), ratio])} |" in rows
+        ruled = plan(f"--depth={number}")
+        legacy = plan(f"--depth={number}", "--scaling=legacy")
+        factors = [ruled.factors.rate, ruled.factors.width, ruled.factors.decay]
+        factors += [legacy.factors.rate, legacy.factors.decay]
+        shown = [str(number), f"{ruled.step.tokens:,}", *(f"{each:.4f}" for each in factors)]
+        assert f"| {' | '.join(shown)} | {ruled.step.device_batch_size} |" in rows
+
+
 def test_without_a_depth_only_the_horizon_is_derived():
     made = plan("gpt2-small", "--target-flops=1e18", world_size=2)
     assert made.config.component("model").kwargs["n_head"] == 12 and made.step.tokens == 2**19
@@ -139,8 +163,8 @@ def test_gpt2_small_is_the_recipe_of_the_readme():
 @pytest.mark.parametrize(
     ("app", "argv", "message"),
     [
-        ("speedrun", ["desk", "--depth=4"], "stages.device_batch_size changes it"),
-        ("speedrun", ["desk", "--depth=4", "--stages.device_batch_size=null"], "got a Speedrun: .* recipe of its own"),
+        ("speedrun", ["speedrun-68", "--depth=4"], "stages.device_batch_size changes it"),
+        ("speedrun", ["desk", "--depth=4"], "got a Speedrun: .* recipe of its own"),
         ("predictor", ["predictor", "--depth=4"], "scaling.depth sets|got a Predictor"),
         ("pretrain", ["--target-flops=-1"], "target_flops must be positive, got -1"),
         ("pretrain", ["--param-data-ratio=0"], "param_data_ratio must be positive"),

@@ -19,6 +19,10 @@ from torch.distributed.tensor import DTensor, Shard
 from gpt_optim.buckets import Pending, Tensors, grad_of, state_dtype
 from gpt_optim.ranks import Ranks, local_part, ranks_of_shards
 
+PART = 2**17
+"""Entries that are updated together on a CPU, if matrices are smaller than that: few enough for its caches, and enough
+to be worth the calls."""
+
 Direction = Callable[[Tensor, slice], Tensor]
 """(gradients [k, R, N], their place among the process's own matrices) -> updates [k, R, N]"""
 Subtract = Callable[[Tensors, Tensors, slice], None]
@@ -78,12 +82,12 @@ class Stack:
         return [m for t in tensors for m in t.view(-1, self.rows, self.columns).unbind()]
 
     def _parts(self, grads: Tensors) -> Iterator[tuple[slice, Tensor]]:
-        """Gradients, as many at a time as suits the device: on a CPU one by one without a copy, each small enough for
-        its caches; elsewhere all at once."""
-        if self.device.type == "cpu":
-            yield from ((slice(i, i + 1), grad_RN[None]) for i, grad_RN in enumerate(grads))
-        elif grads:
-            yield slice(0, len(grads)), torch.stack(grads)
+        """Gradients, as many at a time as suits the device: on a CPU those that fit its caches together, large ones one
+        by one without a copy; elsewhere all at once."""
+        at_once = max(1, PART // (self.rows * self.columns)) if self.device.type == "cpu" else max(1, len(grads))
+        for i in range(0, len(grads), at_once):
+            part = grads[i : i + at_once]
+            yield slice(i, i + len(part)), part[0][None] if len(part) == 1 else torch.stack(part)
 
 
 class SharedStack(Stack):

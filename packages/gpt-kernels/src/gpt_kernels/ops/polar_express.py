@@ -40,6 +40,9 @@ GRAM_RATIO = 2
 GRAM_SIDE = 128
 """if the shorter side is at least this."""
 
+GRAM_ENTRIES = 2**18
+"""Entries of the matrices that a CPU takes at a time in the Gram form, whose products are small."""
+
 RUN = 3
 """Steps that the Gram form takes at most before it starts anew."""
 
@@ -122,6 +125,8 @@ def _orthogonalize(
     x_KMN = input_KMN.reshape(math.prod(input_KMN.shape[:-2]), M, N)
     # A CPU takes as many matrices at a time as it has threads: what passes between products stays in its caches.
     at_once = torch.get_num_threads() if eager_cpu else max(len(x_KMN), 1)
+    if eager_cpu and form == "gram":
+        at_once = max(at_once, GRAM_ENTRIES // max(M * N, 1))
     parts = []
     with without_autocast(input_KMN):
         for part_KMN in x_KMN.split(at_once):
