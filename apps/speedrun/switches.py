@@ -114,7 +114,10 @@ SWITCHES: Mapping[str, Switch] = {
     "mantissa": _optimizer("16 more bits for bfloat16 matrices", mantissa=False),
     "growing_batch": Switch("batches grow from stage to stage (else their mean)", _even_batches),
     "growing_windows": Switch("windows grow (else the last stage's)", _last_windows, ("windows",)),
-    "stage_rates": Switch("learning rates grow with the batch (else 1)", lambda tree: {"stages.lr": [1.0]}),
+    "stage_rates": Switch(
+        "learning rates grow with the batch (else 1)",
+        lambda tree: {"stages.lr": None if tree["stages"]["lr"] is None else [1.0]},
+    ),
     "momentum_schedule": Switch("momentum warms up and cools down (else 0.95)", _plain_momentum),
     # records after 68, in their order
     "value_shift": _later("value embeddings in the second and third layer, not the first (70)", "value_shift"),
