@@ -17,6 +17,8 @@ from workspace import ROOT
 CONFIGS = ROOT / "apps/pretrain/configs"
 GPT2 = Data(vocab_size=50257, epoch_tokens=10_000_000_000)
 
+NANOCHAT = ["--model.module=gpt_core.models.nanochat.nanochat", "--windows=SSSL", "--context_length=2048"]
+
 
 def load(*argv, configs=CONFIGS):
     return load_config(argv, schema=SCHEMA, config_dirs=[configs], default="depth")
@@ -137,6 +139,11 @@ def test_the_page_has_the_tables_of_the_code():
         factors += [legacy.factors.rate, legacy.factors.decay]
         shown = [str(number), f"{ruled.step.tokens:,}", *(f"{each:.4f}" for each in factors)]
         assert f"| {' | '.join(shown)} | {ruled.step.device_batch_size} |" in rows
+        extras = plan(f"--depth={number}", *NANOCHAT, data=Data(32768, None))
+        counts = extras.counts
+        large = [counts.wte, counts.value_embeds, counts.lm_head, counts.transformer_matrices, counts.scalars]
+        large += [counts.total, counts.scaling, extras.flops_per_token]
+        assert f"| {number} | {' | '.join(f'{each:,}' for each in large)} |" in rows
 
 
 def test_without_a_depth_only_the_horizon_is_derived():
