@@ -20,10 +20,11 @@ from typing import Any
 import ablation_report
 import torch
 from ablation_plan import Plan, Variant, arguments, make_plan, run_name
-from training import CONFIGS, in_own_process
+from training import APP, CONFIGS
 
 from gpt_core.checkpoint import list_checkpoints
 from gpt_core.config import load_config
+from gpt_core.training.own_process import run_app
 from gpt_core.training.recipe import SCHEMA
 
 
@@ -140,7 +141,7 @@ def run_one(
     if list_checkpoints(run_dir):
         command.append("--general.init_from=resume")
     started = time.monotonic()
-    status = in_own_process(command, run_dir, processes)
+    status = run_app(APP, command, run_dir, processes)
     if status:
         tail = "\n".join((run_dir / "printed.txt").read_text(encoding="utf-8").splitlines()[-5:])
         raise ValueError(f"{run_dir.name} ended with status {status}; see {run_dir}/printed.txt:\n{tail}")

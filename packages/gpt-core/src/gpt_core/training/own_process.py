@@ -13,14 +13,15 @@ from pathlib import Path
 
 PRINTED = "printed.txt"
 """In the run's folder: what the app has printed."""
-PRELOAD = ("gpt_core.training.run", "gpt_optim", "gpt_data", "torch._dynamo")
+PRELOAD = ("gpt_core.training.run", "gpt_optim", "gpt_data", "torch._dynamo", "matplotlib.pyplot")
+"""Imported by the server before it forks, as far as they are installed: most of what a short run takes to start."""
 
 
 def run_app(app: Path, arguments: Sequence[str], run_dir: Path, processes: int = 1) -> int:
     """Run `app` (its folder) as from a shell, what it prints going to `run_dir`/printed.txt; returns the exit status.
 
-    One process is forked from a server that has torch imported: that is most of what a short run takes to start.
-    Several are started by torchrun. A negative status is the signal that ended it.
+    One process is forked from a server that has `PRELOAD` imported; several are started by torchrun. A negative status
+    is the signal that ended it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     if processes > 1:
