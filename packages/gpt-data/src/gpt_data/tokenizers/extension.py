@@ -30,7 +30,7 @@ def first_new_id(tokenizer: Tokenizer, trained: Path | str | None) -> int:
     if isinstance(before, SpecialTokenizer) and fingerprint(before.base) == fingerprint(tokenizer):
         return tokenizer.vocab_size  # the model knows these, and more
     raise ValueError(
-        f"the data's tokenizer {tokenizer.name!r} ({tokenizer.vocab_size} ids) does not extend the one that the weights "
-        f"were trained with, {before.name!r} ({before.vocab_size} ids, {trained}): ids would mean something else. "
+        f"the data's tokenizer {tokenizer.name!r} ({tokenizer.vocab_size} ids) does not extend the one that the "
+        f"weights were trained with, {before.name!r} ({before.vocab_size} ids, {trained}): ids would mean something else. "
         f"Prepare the data with it: --tokenizer {trained}"
     )
