@@ -20,3 +20,7 @@ gc.disable()  # until the tests are collected: what they import stays, and is lo
 def pytest_collection_finish(session):
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish(session):
+    gc.unfreeze()  # hypothesis may be imported after this, and asks the collector who refers to what
