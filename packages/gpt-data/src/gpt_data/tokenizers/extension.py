@@ -31,6 +31,6 @@ def first_new_id(tokenizer: Tokenizer, trained: Path | str | None) -> int:
         return tokenizer.vocab_size  # the model knows these, and more
     raise ValueError(
         f"the data's tokenizer {tokenizer.name!r} ({tokenizer.vocab_size} ids) does not extend the one that the "
-        f"weights were trained with, {before.name!r} ({before.vocab_size} ids, {trained}): ids would mean something else. "
-        f"Prepare the data with it: --tokenizer {trained}"
+        f"weights were trained with, {before.name!r} ({before.vocab_size} ids, {trained}): ids would mean something "
+        f"else. Prepare the data with it: --tokenizer {trained}"
     )
