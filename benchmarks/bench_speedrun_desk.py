@@ -6,12 +6,12 @@ All sides train on the standard library's sources (`stdlib`, 2,048 words of its 
 same number of parameters, to which tables of embeddings count as well as matrices. nanoGPT's train.py runs as it is,
 with 1,024 tokens per step and as many steps as fit the budget, with the best of three learning rates, each tried with a
 fifth of the budget, and its own schedule: warm-up, then a cosine to a tenth. nanochat's side is its model and its
-optimizer with the schedules of its base_train.py, all its rates multiplied with the best of three factors, each tried
-with --nanochat-steps / 3. Ours is `apps/speedrun desk`. The target is nanoGPT's mean bits per byte over the seeds.
+optimizer with the schedules of its base_train.py, all its rates multiplied with the best of three factors for one seed.
+Ours is `apps/speedrun desk`. The target is nanoGPT's mean bits per byte over the seeds.
 
     vs_nanogpt    CPU seconds of nanoGPT's steps over ours, both medians over the seeds, or null while our runs of
                   --steps have not reached the target: then --steps is to be raised (they may be shorter otherwise)
-    vs_nanochat   the same for nanochat, whose --nanochat-steps are to be raised likewise
+    vs_nanochat   the same for nanochat, whose --nanochat-steps are to be chosen likewise: as few as reach the target
 
 A run is a process of its own with one thread, hundreds of seconds long. Its figures stay in --out: called again, this
 goes on with what is missing; --runs N stops after N. Sides take turns: a seed of each, then the next seed. CPU seconds
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench_speedrun_desk", help="where figures are kept")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=600, help="CPU seconds of nanoGPT's steps")
-    parser.add_argument("--steps", type=int, default=310, help="steps of our runs")
-    parser.add_argument("--nanochat-steps", type=int, default=400, help="steps of nanochat's runs")
+    parser.add_argument("--steps", type=int, default=175, help="steps of our runs")
+    parser.add_argument("--nanochat-steps", type=int, default=150, help="steps of nanochat's runs")
     parser.add_argument("--runs", type=int, default=10**6, help="do so many runs and stop")
     parser.add_argument("flags", nargs="*", help="flags of apps/speedrun for our side, after --")
     bench = Bench(parser.parse_args())
@@ -84,17 +84,16 @@ class Bench:
             yield from self._run(f"nanogpt-try-{rate}", self._nanogpt(0, rate, trial))
         best = min(RATES, key=lambda rate: self.figures(f"nanogpt-try-{rate}")["bpb"])
         seconds = self.figures(f"nanogpt-try-{best}")["steps"] / trial
-        steps = self.args.nanochat_steps
         for factor in FACTORS if self.args.nanochat else ():
-            yield from self._run(f"nanochat-try-{steps // 3}-{factor}", self._nanochat(0, factor, steps // 3))
+            yield from self._run(self._nanochat_name(factor, 0), self._nanochat(0, factor))
         for seed in range(self.args.seeds):
             yield from self._run(
                 f"nanogpt-{seed}", self._nanogpt(seed, best, int(self.args.budget / seconds)), "nanoGPT"
             )
             yield from self._run(f"ours-{self.args.steps}-{seed}", self._ours(seed), "ours")
             if self.args.nanochat:
-                factor = min(FACTORS, key=lambda tried: self.figures(f"nanochat-try-{steps // 3}-{tried}")["bpb"])
-                yield from self._run(f"nanochat-{steps}-{seed}", self._nanochat(seed, factor, steps), "nanochat")
+                factor = min(FACTORS, key=lambda tried: self.figures(self._nanochat_name(tried, 0))["bpb"])
+                yield from self._run(self._nanochat_name(factor, seed), self._nanochat(seed, factor), "nanochat")
 
     def figures(self, name: str) -> Run:
         return json.loads((self.args.out / f"{name}.json").read_text(encoding="utf-8"))
@@ -145,9 +144,12 @@ class Bench:
         flags += ["--eval.eval_iters=1", f"--out_dir={self.args.out}", f"--run_name={name}", "--threads=1"]
         return ["ours", str(seed), str(self.dataset), str(CONTEXT), *flags, *self.args.flags]
 
-    def _nanochat(self, seed: int, factor: str, steps: int) -> list[str]:
+    def _nanochat_name(self, factor: str, seed: int) -> str:
+        return f"nanochat-{self.args.nanochat_steps}-{factor}-{seed}"
+
+    def _nanochat(self, seed: int, factor: str) -> list[str]:
         layers, width = nanochat_sizes(self.parameters)
-        numbers = map(str, (factor, steps, ROWS, layers, width, HEADS))
+        numbers = map(str, (factor, self.args.nanochat_steps, ROWS, layers, width, HEADS))
         return ["nanochat", str(seed), str(self.args.nanochat.resolve()), str(self.dataset), str(CONTEXT), *numbers]
 
     def report(self) -> None:
