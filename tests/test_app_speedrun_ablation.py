@@ -180,11 +180,15 @@ def test_the_report_has_both_changes(app, desk, tmp_path):
     page.write_text("# Mine\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"page\.md has no place for the table: write the lines <!-- ablation -->"):
         app.ablation_report.publish(plan, tmp_path, page)
-    page.write_text("# Mine\n<!-- ablation -->\nformer\n<!-- end of ablation -->\nbelow\n", encoding="utf-8")
+    page.write_text(
+        "# Mine, `<!-- ablation -->`\n<!-- ablation -->\nformer\n<!-- end of ablation -->\nbelow\n", encoding="utf-8"
+    )
     for _ in range(2):  # the second time changes nothing
         app.ablation_report.publish(plan, tmp_path, page)
         published = page.read_text()
-        assert published.startswith("# Mine\n<!-- ablation -->\n\nThe recipe (desk") and published.endswith("below\n")
+        assert published.startswith(
+            "# Mine, `<!-- ablation -->`\n<!-- ablation -->\n\nThe recipe (desk"
+        ) and published.endswith("below\n")
         assert published.count("| smear |") == 1 and "former" not in published
     assert (tmp_path / "images/ablation-desk.png").read_bytes() == (tmp_path / "ablation.png").read_bytes()
 

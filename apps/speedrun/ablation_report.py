@@ -180,8 +180,8 @@ def publish(plan: Plan, folder: Path, file: Path) -> None:
     """Put what `write` has written into a Markdown file, between its lines `BEGIN` and `END`, and the picture into
     images/ beside it. ValueError for a file without these lines."""
     text = file.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(f"\n{BEGIN}\n")
+    _, end, after = rest.partition(f"\n{END}\n")
     if not begin or not end:
         raise ValueError(f"{file} has no place for the table: write the lines {BEGIN} and {END} where it should go")
     image = file.parent / "images" / f"ablation-{Path(plan.config).stem}.png"
@@ -191,4 +191,4 @@ def publish(plan: Plan, folder: Path, file: Path) -> None:
         shutil.copy(made, image)
         shown = f"\n![loss without each switch, less that with it](images/{image.name})\n"
     report = (folder / "report.md").read_text(encoding="utf-8")
-    file.write_text(f"{before}{BEGIN}\n\n{report}{shown}\n{END}{after}", encoding="utf-8")
+    file.write_text(f"{before}{begin}\n{report}{shown}{end}{after}", encoding="utf-8")
