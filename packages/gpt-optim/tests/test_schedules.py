@@ -118,6 +118,23 @@ def test_weight_decay_falls_to_zero():
     assert [cosine(step) for step in (0, 2, 4, 8, 9)] == pytest.approx([1.0, 0.853553, 0.5, 0.0, 0.0])
 
 
+def test_a_recipe_fits_runs_of_any_length():
+    assert schedules.cosine(19531, warmup_iters=715, most_warmup=0.1)(714) == pytest.approx(714 / 715)
+    short = schedules.cosine(1000, warmup_iters=715, warmup_offset=1, most_warmup=0.1)
+    assert [short(0), short(99), short(1000)] == pytest.approx([0.01, 1.0, 0.1])
+    rate = {"warmup_iters": 40, "warmup_offset": 1, "most_warmup": 0.1, "cooldown_frac": 0.65, "end_factor": 0.05}
+    momentum = {"warmup_iters": 400, "peak": 0.97, "end": 0.9, "cooldown_frac": 0.65, "most_warmup": 0.3}
+    for steps in range(60):
+        assert 0.05 <= schedules.constant(steps, **rate)(steps // 2) <= 1.0
+        assert 0.85 <= schedules.momentum(max_steps=steps, **momentum)(steps // 2) <= 0.97
+    whole = schedules.momentum(max_steps=10_000, **momentum)
+    assert [whole(step) for step in (0, 200, 400, 3500, 6750, 10_000)] == pytest.approx(
+        [0.85, 0.91, 0.97, 0.97, 0.935, 0.9]
+    )
+    with pytest.raises(ValueError, match="most_warmup is a fraction"):
+        schedules.cosine(10, warmup_iters=2, most_warmup=2)
+
+
 def test_a_short_run_of_nanogpts_schedule_is_all_warm_up():
     """A few steps of a long configuration, to see whether it runs."""
     short = schedules.nanogpt(6e-4, 6e-5, warmup_iters=2000, max_steps=100)

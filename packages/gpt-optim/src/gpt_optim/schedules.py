@@ -41,7 +41,7 @@ def shortened(iters: int, max_steps: int, most: float | None) -> int:
         return iters
     if not 0.0 <= most <= 1.0:
         raise ValueError(f"most_warmup is a fraction of max_steps in [0, 1], got {most}")
-    return min(iters, max(1, int(most * max_steps)))
+    return min(iters, max(1, int(most * max_steps)), max_steps)
 
 
 def _decay(max_steps: int, warmup_iters: int, end_factor: float, warmup_offset: int, shape: str) -> Schedule:
@@ -124,8 +124,8 @@ def warmup_stable_decay(
         raise ValueError(f"the cooldown must lie between 0 and max_steps={max_steps} steps, got {cooldown}")
     if warmup_iters + cooldown > max_steps:
         raise ValueError(
-            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown} steps) of the learning rate together exceed "
-            f"max_steps={max_steps}; shorten one"
+            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown} steps) of the learning rate together "
+            f"exceed max_steps={max_steps}; shorten one"
         )
 
     def schedule(step: int) -> float:
@@ -270,8 +270,8 @@ def momentum(
         raise ValueError(f"a cooldown needs max_steps, the step at which it ends; got cooldown_iters={cooldown_iters}")
     if max_steps is not None and warmup_iters + cooldown_iters > max_steps:
         raise ValueError(
-            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown_iters} steps) of the momentum together exceed "
-            f"max_steps={max_steps}; shorten one"
+            f"warm-up (warmup_iters={warmup_iters}) and cooldown ({cooldown_iters} steps) of the momentum together "
+            f"exceed max_steps={max_steps}; shorten one"
         )
 
     def schedule(step: int) -> float:
