@@ -18,7 +18,7 @@ _FACTS = {
     "batch": (rf"Total batch size:? {_NUMBER}",),
     "tokens_trained": (rf"Total (?:number of )?training tokens: {_NUMBER}",),
     "flops_per_token": (rf"FLOPs per token: {_NUMBER}",),
-    "flops_budget": (rf"[Tt]arget[ _-]FLOPs:? {_NUMBER}", rf"--target[-_]flops[= ]{_NUMBER}"),
+    "flops_budget": (rf"(?<!from )[Tt]arget FLOPs:? {_NUMBER}", rf"--target[-_]flops[= ]{_NUMBER}"),
     "depth": (rf"--depth[= ]{_NUMBER}", rf'"n_layer": {_NUMBER}'),
     "model_dim": (rf'"n_embd": {_NUMBER}',),
 }
