@@ -67,6 +67,17 @@ def test_openais_client_talks_to_it_in_one_piece_and_in_a_stream(sdk):
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_a_conversation_goes_on_beyond_what_is_read_where_the_oldest_may_go(client):
+    for sizes, left_out in (([1] * 601, 102), ([3000] * 21, 12), ([1, 9000, 1], 0), ([1, 32_000, 1], 2)):
+        messages = [{"role": ("user", "assistant")[i % 2], "content": "x" * size} for i, size in enumerate(sizes)]
+        body = {"messages": [{"role": "system", "content": "s" * 100}, *messages], "max_tokens": 1, "temperature": 0}
+        done = client.post("/v1/chat/completions", json={**body, "evict": True})
+        assert done.status_code == 200 and (f"{left_out} older messages" in done.json().get("notice", "")) == bool(
+            left_out
+        )
+        assert client.post("/v1/chat/completions", json=body).status_code == 400
+
+
 def test_several_samples_stop_texts_and_greedy(sdk):
     several = sdk.chat.completions.create(model="toy", messages=HI, n=3, seed=1, max_tokens=20, temperature=1.5)
     texts = [choice.message.content for choice in several.choices]

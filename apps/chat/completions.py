@@ -35,7 +35,7 @@ def router(site: Site) -> APIRouter:
     @routes.post("/chat/completions")
     async def older(request: Request) -> Response:
         body = parse_json(await read_body(request))
-        ask = replace(parse_ask({"stream": True, **body}, site.defaults), evict=True)
+        ask = parse_ask({"stream": True, "evict": True, **body}, site.defaults)
         if not ask.stream:
             return JSONResponse(await unless_gone(request, _whole(site, ask)))
         answering = await unless_gone(request, answer(replace(ask, samples=1), site.hall, site.metrics))

@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from answer import Piece, merged
 from hall import Hall
 from metrics import Metrics
 from speaker import Prompt
-from validation import Ask, Refused
+from validation import MOST_CHARACTERS_IN_ALL, Ask, Refused
 from worker import Job, Worker
 
 from gpt_core.generate import Request
@@ -121,6 +122,10 @@ def _prompt(ask: Ask, worker: Worker) -> Prompt:
     if ask.samples > worker.rows:
         raise Refused(f"n is {ask.samples}, this server gives {worker.rows} answers at a time", "n")
     try:
-        return worker.speaker.prompt(ask.messages, ask.max_tokens, ask.evict)
+        prompt = worker.speaker.prompt(ask.messages, ask.max_tokens, ask.evict)
     except ValueError as error:
         raise Refused(str(error), "messages") from error
+    if not ask.left_out:
+        return prompt
+    before = f"{ask.left_out} older messages are left out: {MOST_CHARACTERS_IN_ALL:,} characters are read at most."
+    return replace(prompt, notice=f"{before} {prompt.notice}".strip())

@@ -60,6 +60,8 @@ class Ask:
     model: str | None = None
     evict: bool = False
     """Leave out the oldest turns where the conversation does not fit the context."""
+    left_out: int = 0
+    """The oldest messages, of turns beyond what is read, that `messages` lacks already; only with `evict`."""
     positions: bool = False
     """Begin the stream at once, and tell the place in the queue."""
     include_usage: bool = False
@@ -90,7 +92,8 @@ def parse_ask(body: Mapping[str, Any], defaults: Defaults) -> Ask:
     if options is not None and not isinstance(options, dict):
         raise Refused(f"stream_options must be an object, got {_short(options)}", "stream_options")
     options = options or {}
-    sampling, messages = parse_sampling(body, defaults), parse_messages(body.get("messages"))
+    sampling, evict = parse_sampling(body, defaults), truth(body, "evict")
+    messages = parse_messages(body.get("messages"), evict)
     most = "max_tokens" if body.get("max_tokens") is not None else "max_completion_tokens"
     return Ask(
         messages,
@@ -101,7 +104,8 @@ def parse_ask(body: Mapping[str, Any], defaults: Defaults) -> Ask:
         stop=_stops(body.get("stop")),
         stream=truth(body, "stream"),
         model=None if body.get("model") is None else text(body, "model", 1000),
-        evict=truth(body, "evict"),
+        evict=evict,
+        left_out=len(body["messages"]) - len(messages),
         positions=truth(options, "include_position"),
         include_usage=truth(options, "include_usage"),
     )
@@ -117,16 +121,15 @@ def parse_sampling(body: Mapping[str, Any], defaults: Defaults, least_temperatur
     )
 
 
-def parse_messages(messages: Any) -> list[dict[str, str]]:
-    """[{role, content}]: at most one of the system first, then user and assistant in turn, the user last."""
-    if not isinstance(messages, list) or not 1 <= len(messages) <= MOST_MESSAGES:
+def parse_messages(messages: Any, evict: bool = False) -> list[dict[str, str]]:
+    """[{role, content}]: at most one of the system first, then user and assistant in turn, the user last.
+
+    evict: of more messages or characters than are read, the newest turns, and the system's message.
+    """
+    if not isinstance(messages, list) or not messages or (len(messages) > MOST_MESSAGES and not evict):
         got = f"{len(messages)} of them" if isinstance(messages, list) else _short(messages)
         raise Refused(f"messages must be a list of 1 to {MOST_MESSAGES}, got {got}", "messages")
     parsed = [_message(number, message) for number, message in enumerate(messages)]
-    if (total := sum(len(message["content"]) for message in parsed)) > MOST_CHARACTERS_IN_ALL:
-        raise Refused(
-            f"the messages have {total} characters in all, at most {MOST_CHARACTERS_IN_ALL} are served", "messages"
-        )
     first = int(parsed[0]["role"] == "system")
     for number, message in enumerate(parsed[first:]):
         expected = ("user", "assistant")[number % 2]
@@ -138,7 +141,16 @@ def parse_messages(messages: Any) -> list[dict[str, str]]:
             )
     if parsed[-1]["role"] != "user":
         raise Refused("the last message must be the user's: it is the one that gets an answer", "messages")
-    return parsed
+    sizes, begin = [len(message["content"]) for message in parsed], first
+    total = sum(sizes)
+    while evict and (total > MOST_CHARACTERS_IN_ALL or len(sizes) - begin > MOST_MESSAGES) and begin + 2 < len(sizes):
+        total -= sum(sizes[begin : begin + 2])  # a question and its answer
+        begin += 2
+    if total > MOST_CHARACTERS_IN_ALL:
+        raise Refused(
+            f"the messages have {total} characters in all, at most {MOST_CHARACTERS_IN_ALL} are served", "messages"
+        )
+    return parsed[:first] + parsed[begin:]
 
 
 def check_text(content: str, what: str, most: int, param: str, may_be_empty: bool = False) -> str:
@@ -207,8 +219,9 @@ def _message(number: int, message: Any) -> dict[str, str]:
         content = "".join(parts) if all(isinstance(part, str) for part in parts) else None  # ty: ignore[no-matching-overload]
     if not isinstance(content, str):
         raise Refused(f"the content of message {number} must be text, got {_short(message.get('content'))}", "messages")
-    what, stopped_early = f"message {number}", role == "assistant"  # before its first word
-    return {"role": ROLES[role], "content": check_text(content, what, MOST_CHARACTERS, "messages", stopped_early)}
+    answer = role == "assistant"  # may have been stopped before its first word; its length was max_tokens' to bound
+    most = MOST_BYTES if answer else MOST_CHARACTERS
+    return {"role": ROLES[role], "content": check_text(content, f"message {number}", most, "messages", answer)}
 
 
 def _stops(value: Any) -> tuple[str, ...]:

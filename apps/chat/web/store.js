@@ -65,8 +65,13 @@ export function settings() {
   return read(SETTINGS) ?? {};
 }
 
+/** They hold for this page also where they cannot be kept. */
 export function keepSettings(values) {
-  write(SETTINGS, values);
+  try {
+    write(SETTINGS, values);
+  } catch (error) {
+    if (!(error instanceof StorageFull)) throw error;
+  }
 }
 
 export function isOurs(key) {

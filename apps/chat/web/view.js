@@ -87,7 +87,6 @@ export function editor(item, message, done, cancel) {
   const field = element("textarea");
   field.value = message.content;
   field.rows = Math.min(10, message.content.split("\n").length + 1);
-  field.maxLength = 8000;
   field.setAttribute("aria-label", "Edit the message");
   const row = element("div", "row end");
   const send = element("button", "strong", "Send");
