@@ -59,7 +59,8 @@ clean: ## remove caches and builds; datasets (data/), runs (out/) and logs/ stay
 
 # Knobs, such as `make ddp-train NGPUS=8 DEPTH=12 TARGET_FLOPS=1e18`; one that is not given leaves the app its default:
 #   NGPUS            processes on this machine (default: its GPUs, or one process on the CPU)
-#   MODE             pretraining, mid-training (needs CHECKPOINT), or all: one after the other
+#   MODE             pretraining, mid-training (needs CHECKPOINT), or all: one after the other, the second with what
+#                    ARGS="--mid.data FOLDER" and other --mid. options say
 #   CHECKPOINT       a run, a checkpoint's folder or a ckpt.pt
 #   CONFIG           a shipped configuration or a file, as `make pretrain ARGS=--help` lists them
 #   DATA_DIR         a dataset's folder
