@@ -16,7 +16,10 @@ from gpt_core.training.parallel import parallelize, resolve_strategy
 
 class Losses(Hook):
     def __init__(self, ranks):
-        self.ranks, self.losses = ranks, []
+        self.ranks, self.losses, self.gradients = ranks, [], []
+
+    def on_gradients(self, state):
+        self.gradients.append([p.grad.clone() for p in state.model.parameters()])
 
     def on_step(self, state):
         (loss_sum,) = self.ranks.sum([float(state.last.loss_sum)])
@@ -46,7 +49,7 @@ def snapshot(state):
 
 
 def train(ranks, max_steps, state=None, micro_steps=1, **options):
-    loader = ToyLoader(rank=ranks.rank, world_size=ranks.world_size)
+    loader = ToyLoader(rank=ranks.rank, world_size=ranks.world_size, shares=ToyLoader.FEW)
     # another seed per rank: DDP must hand rank 0's weights to all
     state = state or make_state(seed=ranks.rank, data=loader)
     loss = autoregressive()
@@ -75,7 +78,7 @@ def main(folder):
 
         losses = Losses(ranks)
         state, forward = train(ranks, 4, micro_steps=2, hooks=[losses])
-        seen |= {"losses": losses.losses, "trained": snapshot(state)}
+        seen |= {"losses": losses.losses, "gradients": losses.gradients, "trained": snapshot(state)}
         data = ToyLoader(seed=5, rank=ranks.rank, world_size=ranks.world_size)
         seen["evaluation"] = evaluate(
             forward,

@@ -32,7 +32,10 @@ def ranks(folder):
 
 class Losses(Hook):
     def __init__(self):
-        self.losses = []
+        self.losses, self.gradients = [], []
+
+    def on_gradients(self, state):
+        self.gradients.append([p.grad.clone() for p in state.model.parameters()])
 
     def on_step(self, state):
         self.losses.append((float(state.last.loss_sum) / state.last.count, state.last.grad_norm, state.last.count))
@@ -41,9 +44,9 @@ class Losses(Hook):
 @pytest.fixture
 def single(toys):
     """The same four steps in one process: the micro-steps of both ranks, one after the other."""
-    seen, state = Losses(), toys.state()
+    seen, state = Losses(), toys.state(data=toys.Loader(shares=toys.Loader.FEW))
     toys.train(state, 4, micro_steps=4, hooks=[seen])
-    return state, seen.losses
+    return state, seen
 
 
 def test_collectives(ranks):
@@ -53,11 +56,15 @@ def test_collectives(ranks):
 
 
 def test_two_ranks_take_the_steps_of_one_process(ranks, single):
-    """The numbers of targets differ between ranks and micro-steps; the mean is over all of them."""
-    state, losses = single
-    assert len({count for *_, count in losses}) > 1
+    """From all targets of a micro-step to none of them, and a rank with none in a whole step: the mean is over all."""
+    state, alone = single
+    assert len({count for *_, count in alone.losses}) > 1
     for seen in ranks:
-        for (loss, norm, count), (wanted_loss, wanted_norm, wanted_count) in zip(seen["losses"], losses, strict=True):
+        for got, wanted in zip(seen["gradients"], alone.gradients, strict=True):
+            assert max((a - b).abs().max() for a, b in zip(got, wanted, strict=True)) <= 1e-6
+        for (loss, norm, count), (wanted_loss, wanted_norm, wanted_count) in zip(
+            seen["losses"], alone.losses, strict=True
+        ):
             assert count == wanted_count
             assert loss == pytest.approx(wanted_loss, abs=1e-6)
             assert norm == pytest.approx(wanted_norm, rel=1e-5)

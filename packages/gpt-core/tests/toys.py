@@ -31,9 +31,11 @@ class ToyLoader:
     """
 
     batches_per_epoch = 3
+    FEW = (0.0, 1.0, 0.95, 0.5, 1.0)
+    """Shares that are masked as with conversations: a batch without a target, a rank whose whole step has none."""
 
-    def __init__(self, seed=0, rank=0, world_size=1, masked=True):
-        self.seed, self.rank, self.world_size, self.masked = seed, rank, world_size, masked
+    def __init__(self, seed=0, rank=0, world_size=1, masked=True, shares=(0.0, 0.25, 0.5, 0.75)):
+        self.seed, self.rank, self.world_size, self.masked, self.shares = seed, rank, world_size, masked, shares
         self.batches = 0
 
     def __iter__(self):
@@ -45,8 +47,8 @@ class ToyLoader:
         draw = torch.Generator().manual_seed(1000 * self.seed + index)
         ids = torch.randint(VOCAB, (BATCH, CONTEXT + 1), generator=draw)
         targets = ids[:, 1:].clone()
-        if self.masked:  # batch 0 keeps all, batch 1 three of four, batch 2 a half, ...
-            targets[torch.rand(BATCH, CONTEXT, generator=draw) < index % 4 / 4] = -1
+        if self.masked:
+            targets[torch.rand(BATCH, CONTEXT, generator=draw) < self.shares[index % len(self.shares)]] = -1
         return ToyBatch(ids[:, :-1].clone(), targets)
 
     def state_dict(self):
