@@ -15,7 +15,7 @@ from workspace import ROOT
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 CONFIGS = ROOT / "apps/pretrain/configs"
 TINY = ["--block_size=16", "--batch_size=2", "--eval_iters=1", "--max_new_tokens=2", "--threads=1", "--dtype=float32"]
-SIZES = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--max_iters=20"]
+SIZES = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--max_iters=50"]
 BY_DEPTH = ["--depth=1", "--aspect-ratio=16", "--head-dim=16", "--total-batch-size=32", "--target-flops=1e7"]
 APP = """
 import os, runpy, sys
@@ -39,7 +39,7 @@ def commands(page: Path) -> list[list[str]]:
 def small(words: list[str]) -> list[str]:
     """A command of apps/pretrain with the least of everything; what is given last wins."""
     sizes = BY_DEPTH if "--target-flops" in words else SIZES
-    return [*words, *TINY, *sizes, *(["--max_iters=22"] if "--init_from=resume" in words else [])]
+    return [*words, *TINY, *sizes, *(["--max_iters=55"] if "--init_from=resume" in words else [])]
 
 
 def desk(folder: Path) -> None:
