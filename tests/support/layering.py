@@ -29,18 +29,24 @@ class Import:
         return f"{self.path}:{self.line} imports {self.module}"
 
 
-def imports_of(path: Path) -> Iterator[Import]:
+def imports_of(path: Path) -> list[Import]:
     """Every import statement and every `import_module("literal")` of a file, at any depth."""
+    return _imports_in(path, path.read_text(encoding="utf-8"))
 
-    def walk(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
-        for name in _imported_names(node):
-            yield Import(path, node.lineno, name.split(".")[0], at_import_time)
+
+@cache  # several tests read the whole tree
+def _imports_in(path: Path, source: str) -> list[Import]:
+    found: list[Import] = []
+
+    def walk(node: ast.AST, at_import_time: bool) -> None:
+        found.extend(Import(path, node.lineno, name.split(".")[0], at_import_time) for name in _imported_names(node))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(node):
             at_import_time = False
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, at_import_time)
+            walk(child, at_import_time)
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+    walk(ast.parse(source), True)
+    return found
 
 
 def _imported_names(node: ast.AST) -> list[str]:
