@@ -236,7 +236,7 @@ class _Resolver:
         scaling, training = self.scaling, self.config.section("training")
         T, size = training.context_length, training.device_batch_size
         if self._is_kept(DEVICE_BATCH):
-            self.kept[DEVICE_BATCH] = f"{size}"
+            self.kept[DEVICE_BATCH] = f"{size} at most"
         elif scaling.depth is not None and scaling.rules != "off" and self.device_type == "cuda":
             size = device_batch(depth, T)
             self.derived[DEVICE_BATCH] = f"depth {depth} on 80 GB"
