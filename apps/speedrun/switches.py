@@ -198,7 +198,7 @@ def keys_without(off: Iterable[str], tree: Tree) -> Keys:
     which stands above it, decides."""
     gone = set(off)
     keys: Keys = {}
-    for name in reversed(SWITCHES):
+    for name in reversed(list(SWITCHES)):
         if name in gone:
             keys |= SWITCHES[name].off(tree)
     return keys
