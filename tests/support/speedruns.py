@@ -27,7 +27,8 @@ TINY = [
     *("--stages.final_windows=[6,20]", "--stages.lr=[1.0,1.52,1.73]"),
     *("--model.module_kwargs.window_short=2", "--model.module_kwargs.window_long=6", "--eval.eval_iters=4"),
     *("--generate.max_new_tokens=0", "--momentum_scheduler.module_kwargs.warmup_iters=3", "--eval.eval_every=0"),
-    "--momentum_scheduler.module_kwargs.cooldown_iters=1",
+    *("--momentum_scheduler.module_kwargs.cooldown_iters=1", "--scheduler.module_kwargs.end_factor=0.1"),
+    *("--optimizer.module_kwargs.learning_rate=0.023", "--optimizer.module_kwargs.adam_learning_rate=0.008"),
 ]
 """Everything that a test looks at is said here: `desk` may change."""
 
