@@ -68,12 +68,16 @@ class Workbench:
 
     def pretrain(self, *arguments, config=None, picture=False):
         """Run the app here, and a second or two faster; returns the error message of `sys.exit`, or None."""
+        return self.app("pretrain", *self.arguments(*arguments, config=config), picture=picture)
+
+    def app(self, name, *arguments, picture=False):
+        """Run any app here with just these arguments; returns what `sys.exit` was given, None for success."""
         before, argv = dict(os.environ), sys.argv
-        sys.argv = ["apps/pretrain", *self.arguments(*arguments, config=config)]
+        sys.argv = [f"apps/{name}", *map(str, arguments)]
         os.environ.update(DATA_ROOT=str(self.folder / "data"))
         try:
             with nullcontext() if picture else no_picture():
-                runpy.run_path(str(ROOT / "apps/pretrain"), run_name="__main__")
+                runpy.run_path(str(ROOT / "apps" / name), run_name="__main__")
         except SystemExit as end:
             return end.code or None
         finally:
