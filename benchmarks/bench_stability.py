@@ -7,8 +7,8 @@ A case is a setting in which training goes wrong, and its arms are that setting 
 seed, weights, batches and rates. The model is a GPT of two layers and 64 channels on the bytes of Python's own library,
 float32, one thread, trained by `gpt_core.training.train`. Validation, ten times a run, is always on the same batches.
 
-A run has diverged if it was stopped, or its last validation loss is not finite, or is more than RISE = 0.3 nats above
-the lowest that the run had. Finished runs are kept in --folder, a line each, and not run again.
+A run has diverged if it was stopped, or its last validation loss is not finite, or above that of guessing (ln 260), or
+more than RISE = 0.3 nats above the lowest of the run. Finished runs are kept in --folder, and are not run again.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def diverged(run: Mapping[str, Any]) -> bool:
     val = run["val"]
     if run["stopped"] or not val or val[-1] is None:
         return True
-    return val[-1] - min(x for x in val if x is not None) > RISE
+    return val[-1] > min(math.log(VOCABULARY), RISE + min(x for x in val if x is not None))
 
 
 def run_all(names: list[str], seeds: int, folder: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
