@@ -302,3 +302,43 @@ def test_flex_compiles_to_one_graph():
     compiled = torch.compile(attention, backend="eager", fullgraph=True)
     expected = attention(*tensors, **options, backend="manual")
     torch.testing.assert_close(compiled(*tensors, **options, backend="flex"), expected, atol=1e-5, rtol=1e-5)
+
+
+# --- Windows on a CPU -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [2, 31, 33, 64, 129, 200])
+@pytest.mark.parametrize(
+    "ends", [None, [0, 1, 1, 40, 170, 299, 300], [0, 300]], ids=["rows", "documents", "one document"]
+)
+def test_banded_over_several_blocks(window, ends):
+    """300 is no multiple of a block; windows within one, over several, and where blocks are of 64 queries."""
+    generator = torch.Generator().manual_seed(window)
+    B = 2 if ends is None else 1
+    q, k, v = (torch.randn(B, 2, 300, K, dtype=torch.float64, generator=generator).requires_grad_() for K in (4, 4, 3))
+    options = {"window": window, "cu_seqlens": None if ends is None else torch.tensor(ends, dtype=torch.int32)}
+    outs = [attention(q, k, v, backend=backend, **options) for backend in ("banded", "manual")]
+    torch.testing.assert_close(*outs, atol=1e-12, rtol=0)
+    weights = torch.randn(outs[0].shape, dtype=torch.float64, generator=generator)
+    found, wanted = (torch.autograd.grad((out * weights).sum(), (q, k, v)) for out in outs)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+    with pytest.raises(RuntimeError, match="banded.* is differentiable once"):
+        torch.autograd.grad(attention(q, k, v, backend="banded", **options).sum(), q, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "expected"),
+    [
+        (torch.float32, {"window": 96}, "banded"),  # 96 and a block of 32 are half the row
+        (torch.float64, {"window": 96}, "banded"),
+        (torch.float32, {"window": 97}, "sdpa"),
+        (torch.float32, {}, "sdpa"),
+        (torch.bfloat16, {"window": 5}, "sdpa"),
+        (torch.float32, {"window": 5, "dropout": 0.1}, "sdpa"),
+        (torch.float32, {"window": 5, "softcap": 2.0}, "manual"),
+        (torch.float32, {"window": 5, "mask": torch.ones(256, 256, dtype=torch.bool)}, "sdpa"),
+    ],
+)
+def test_policy_on_a_cpu(dtype, options, expected):
+    q = torch.zeros(1, 2, 256, 4, dtype=dtype)
+    assert attention_backend(q, q, **options) == expected
