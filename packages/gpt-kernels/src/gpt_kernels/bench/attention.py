@@ -46,7 +46,7 @@ def _case(setting: Setting, shape: str, q: Tensor, k: Tensor, v: Tensor, pairs: 
             ours.attention_backend(q, k, backend=backend, **choice)
         except ValueError as error:
             return str(error).partition(";")[0]
-        if backend != "sdpa" and setting.device.type != "cuda":
+        if backend not in ("sdpa", "banded") and setting.device.type != "cuda":
             return "no CUDA device"
         module = MODULES.get(backend)
         missing = module is not None and importlib.util.find_spec(module) is None
