@@ -137,6 +137,8 @@ def growth(pyplot: Any, rows: Sequence[Measurement], law: ScalingLaw) -> Drawn |
             budgets = [best.budget for best in flagged]
             axes.plot(budgets, points, "x", color=_RED, label="no minimum inside: not fitted")
         axes.set(xscale="log", yscale="log", xlabel="compute C (training FLOPs)", ylabel=label)
+        axes.set_xticks(compute, [_flops(c) for c in compute])
+        axes.set_xticks([], minor=True)
         _short_ticks(axes.yaxis)
         axes.legend(loc="upper left")
     panels[0].set_title(f"Parameters ({law.convention})")
