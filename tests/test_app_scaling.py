@@ -23,7 +23,7 @@ def app():
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
     finally:
         sys.path.remove(str(APP))
-        for path in APP.glob("*.py"):
+        for path in set(APP.glob("*.py")) - {APP / "__main__.py"}:
             sys.modules.pop(path.stem, None)
 
 

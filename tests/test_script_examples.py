@@ -28,7 +28,7 @@ def commands(path: Path):
         text = "".join(re.findall(r"^#   (.*\n)", text, re.MULTILINE))
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True) if "apps/pretrain" in line else []
-        if "apps/pretrain" in words and not {"--help", "--print-config"} & set(words):
+        if "apps/pretrain" in words and not {"--help", "--print-config", "--mode"} & set(words):
             yield words
 
 

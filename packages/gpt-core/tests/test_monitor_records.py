@@ -219,9 +219,11 @@ def test_tied_and_frozen_parameters_are_counted_once_and_apart():
 def test_compute_precision():
     assert compute_precision(torch.bfloat16) == "bf16"
     assert compute_precision("float32", "cpu") == "fp32"
-    before = torch.backends.cuda.matmul.allow_tf32
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
     try:
-        torch.backends.cuda.matmul.allow_tf32 = True
-        assert compute_precision(torch.float32, "cuda") == "tf32"
+        for setting, name in (("tf32", "tf32"), ("ieee", "fp32")):
+            matmul.fp32_precision = setting
+            assert compute_precision(torch.float32, "cuda") == name
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.fp32_precision = before

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpt_data import Boundary, DatasetInfo, ShardInfo, SplitInfo
+from gpt_data.shard_header import HEADER, MAGIC, VERSION
 from gpt_data.tokenizers import ByteTokenizer
 
 
@@ -48,7 +49,9 @@ def make_documents(tmp_path_factory):
         for split, shards in splits.items():
             infos = []
             for index, ids in enumerate(shards):
-                content = bytes(offset) + np.asarray(ids, "<u2").tobytes()
+                header = np.zeros(offset // HEADER.itemsize, HEADER)
+                header[:3] = (MAGIC, VERSION, len(ids))[: len(header)]
+                content = header.tobytes() + np.asarray(ids, "<u2").tobytes()
                 file, mask_file = f"{split}_{index:06d}.bin", None
                 (folder / file).write_bytes(content)
                 if masks is not None:

@@ -405,7 +405,7 @@ def test_progress_in_a_log_file_is_a_line_per_minute(capsys, monkeypatch):
 
 
 def test_every_recipe_is_listed_with_a_summary():
-    local = {"stdlib", "docs", "site-packages", "shakespeare", "shakespeare_char", "text"}
+    local = {"stdlib", "docs", "site-packages", "shakespeare", "shakespeare_char", "text", "chat"}
     hub = {"openwebtext", "fineweb_edu", "fineweb10B", "slimpajama", "wikitext", "task_mixture", "hf"}
     assert set(RECIPES) == local | hub
     assert all(recipe.summary for recipe in RECIPES.values())

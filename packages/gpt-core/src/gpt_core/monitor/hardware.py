@@ -91,7 +91,7 @@ def compute_precision(dtype: Any, device_type: str = "cuda") -> str:
         return name
     import torch
 
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "fp32"
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "fp32"
 
 
 @dataclass(frozen=True)
