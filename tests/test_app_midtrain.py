@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import yaml
 
 from gpt_core.checkpoint import find_checkpoint, load_model, read_meta
+from gpt_core.training.midtraining import load_midtraining
 from gpt_data import open_dataset, prepare
 from workbench import Workbench, process_environment
 from workspace import ROOT
@@ -67,6 +69,21 @@ def test_a_run_says_what_it_is_and_inherits_the_first_ones_settings(bench):
     )
     assert read_meta(find_checkpoint(run))["step"] == 9
     assert "already holds the checkpoints of another run" in midtrain(bench, "--run_name=epoch")
+
+
+def test_what_is_the_second_trainings_own(tmp_path):
+    """The base's settings stay but for those that mean another training; the command line has the last word."""
+    base = tmp_path / "config.yaml"
+    kept = "eval: {core_every: 7, bundle: somewhere}\nscaling: {total_batch_size: 64}\ngeneral: {seed: 5, run_name: x}"
+    base.write_text(f"__include__: weights.yaml\n{kept}\nmomentum_scheduler: {{module: gpt_optim.schedules.momentum}}")
+    load = partial(load_midtraining, config_dirs=[ROOT / "apps/midtrain/configs"], base=base)
+    config = load(["--run-chatcore-evals", "--loss-on", "assistant"])
+    wanted, general = config.section("eval"), config.section("general")
+    assert (wanted.bundle, wanted.core_every, wanted.chatcore_every) == ("somewhere", 0, -1)
+    assert (general.seed, general.run_name, general.phase) == (5, None, "mid-training")
+    assert config.component("momentum_scheduler") is None and not config.section("scaling").is_active
+    assert config.component("data").kwargs["loss_on"] == "mask"
+    assert load(["--loss-on=all", "--weight_decay=0.3"]).component("optimizer").kwargs["weight_decay"] == 0.3
 
 
 def test_text_makes_a_model_that_continues_it(bench):

@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from gpt_core.checkpoint import CheckpointError
+from gpt_core.checkpoint import CheckpointError, save_model
 from gpt_core.checkpoint.training_state import save_checkpoint
+from gpt_core.config import Factory
 from gpt_core.distributed import Distributed
 from gpt_core.models import gpt
 from gpt_core.models.convert import grow_vocabulary
+from gpt_core.models.nanochat import nanochat
+from gpt_core.training.initial_model import build_model
 from gpt_core.training.warm_start import warm_start
 
 KNOWN, NEW = 17, 20
@@ -41,11 +44,34 @@ def test_known_tokens_keep_their_meaning(sizes, rows, words, tied):
     assert torch.equal(again.embed.weight, grown.embed.weight), "every rank must draw alike"
 
 
+def test_value_embeddings_grow_and_the_model_stays_of_its_kind():
+    """Also from a checkpoint: weights of another kind than a plain GPT start a run of their own kind."""
+    old = nanochat(KNOWN, 8, n_layer=2, n_head=1, n_embd=32, vocab_multiple_of=1)
+    grown, _ = grow_vocabulary(old, NEW, KNOWN)
+    assert {len(p) for name, p in grown.named_parameters() if "embed" in name or "head." in name} == {NEW}
+    assert len(grown.value_embeds) == len(old.value_embeds) > 0
+    ids = torch.randint(KNOWN, (1, 8))
+    assert torch.equal(grown(ids)[..., :KNOWN], old(ids)[..., :KNOWN])
+
+
+def test_a_run_starts_from_weights_of_its_own_kind(tmp_path):
+    old = nanochat(KNOWN, 8, n_layer=1, n_head=1, n_embd=32)
+    path, kwargs = "gpt_core.models.nanochat.nanochat", old.config.to_dict()
+    save_model(tmp_path, old, {"model": {"module": path, "module_kwargs": kwargs}, "step": 1})
+    made = build_model(
+        Factory(path, {}, nanochat), resume=None, weights=tmp_path, vocab_size=NEW, context_length=8, first_new_id=KNOWN
+    )
+    assert type(made.model) is type(old) and made.description["module"] == path
+    assert nanochat(**made.description["module_kwargs"]).config == made.model.config
+    with pytest.raises(ValueError, match=r"come as a model of gpt_core.models.gpt"):
+        build_model(Factory("x.other", {}, nanochat), resume=None, weights=tmp_path, vocab_size=KNOWN, context_length=8)
+
+
 def test_what_cannot_grow_is_said():
     model = gpt(vocab_size=KNOWN, context_length=8, n_layer=1, n_head=1, n_embd=8)
     with pytest.raises(ValueError, match="tokens from 18 on cannot be the new ones of 20: the model knows 17"):
         grow_vocabulary(model, NEW, 18)
-    with pytest.raises(ValueError, match="only a plain GPT"):
+    with pytest.raises(ValueError, match="only a GPT can"):
         grow_vocabulary(torch.nn.Linear(1, 1), NEW, KNOWN)
 
 

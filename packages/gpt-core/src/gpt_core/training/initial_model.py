@@ -106,20 +106,26 @@ def _check_fixed(factory: Factory, saved: dict[str, Any], checkpoint: Path) -> N
         )
 
 
+def _factory_of(source: str | Path) -> str | None:
+    """What built the model of a checkpoint folder; None for other weights."""
+    return read_meta(source)["model"]["module"] if (Path(source) / "meta.json").is_file() else None
+
+
 def _pretrained_model(
     factory: Factory, source: str | Path, vocab_size: int, context_length: int, first_new_id: int | None
 ) -> InitialModel:
     """Weights and architecture from elsewhere; of the configured model only the dropout rates are used, and the parts
     that it puts around a GPT."""
     around = getattr(factory.target, "from_gpt", None)
-    if factory.path != PRETRAINED and around is None:  # its checkpoints could not say how to build it
-        raise ValueError(
+    of_its_kind = factory.path != PRETRAINED and _factory_of(source) == factory.path
+    if factory.path != PRETRAINED and around is None and not of_its_kind:
+        raise ValueError(  # its checkpoints could not say how to build it
             f"weights from elsewhere come as a model of {PRETRAINED}, the configuration asks for {factory.path}; "
             f"set model.module to {PRETRAINED}"
         )
     dropout = {key: value for key, value in factory.kwargs.items() if "dropout" in key}
-    model = load_pretrained(source, **dropout).train()
-    if around is None and type(model) is not GPT:
+    model = load_pretrained(source, **({} if of_its_kind else dropout)).train()
+    if around is None and type(model) is not GPT and not of_its_kind:
         raise ValueError(f"{source} is a {type(model).__name__}, which {PRETRAINED} does not build; set model.module")
     notes = [f"weights and architecture are those of {source}"]
     known = model.config.vocab_size
@@ -139,8 +145,9 @@ def _pretrained_model(
             f"it knows {known} tokens, the data's tokenizer has {vocab_size}: right if the rest is "
             "padding, wrong if it was trained with another tokenizer"
         )
-    description = {"module": PRETRAINED, "module_kwargs": model.config.to_dict()}
-    if around is not None:
+    module = factory.path if of_its_kind else PRETRAINED
+    description = {"module": module, "module_kwargs": model.config.to_dict()}
+    if around is not None and not of_its_kind:
         own = {key: value for key, value in factory.kwargs.items() if key not in description["module_kwargs"]}
         own.pop("preset", None)  # the architecture is that of the weights
         model = around(model, **own)

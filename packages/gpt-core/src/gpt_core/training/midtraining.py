@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gpt_core.checkpoint import CheckpointError
 from gpt_core.config import Config, load_config
 from gpt_core.config.aliases import ALIASES, Aliases
 from gpt_core.config.files import RUN_CONFIG
-from gpt_core.config.overrides import parse
+from gpt_core.config.overrides import Arguments, parse
+from gpt_core.training.config import GeneralConfig
 from gpt_core.training.recipe import RESUME, SCHEMA, choose_run, run_of, weights_to_start_from
 
 MIDTRAINING_ALIASES: Aliases = {
@@ -49,15 +50,28 @@ def load_midtraining(
     named = [] if arguments.positionals else [DEFAULT]
     if arguments.help:
         return load([WITHOUT_RUN, *named, *argv])
-    shown = {"--print-config", "--print_config"}
-    general = load([WITHOUT_RUN, *named, *(item for item in argv if item not in shown)]).section("general")
-    if general.init_from in RESUME:
-        return load([str(choose_run(general, clock or datetime.now()) / RUN_CONFIG), *argv])
-    below = base or run_config(general)
-    return load([WITHOUT_RUN if below is None else str(below), *named, *argv])
+    if base is None:
+        general = _general(arguments, load)
+        if general.init_from in RESUME:
+            return load([str(choose_run(general, clock or datetime.now()) / RUN_CONFIG), *argv])
+        base = run_config(general)
+    return load([WITHOUT_RUN if base is None else str(base), *named, *argv])
 
 
-def run_config(general: Any) -> Path | None:
+def _general(arguments: Arguments, load: Callable[..., Config]) -> GeneralConfig:
+    """What says where to start from; the rest of the command line may only make sense on top of that run."""
+    general = load([WITHOUT_RUN, *(arguments.positionals or [DEFAULT])]).section("general")
+    given = {each.key.rpartition(".")[2]: str(each.value) for each in arguments.overrides}
+    source = given.get("checkpoint", given.get("init_from", general.init_from))
+    return replace(
+        general,
+        init_from=source,
+        out_dir=given.get("out_dir", general.out_dir),
+        run_name=given.get("run_name", general.run_name),
+    )
+
+
+def run_config(general: GeneralConfig) -> Path | None:
     """The configuration of the run that `general.init_from` means; None for weights that are of no run."""
     if general.init_from == "scratch":
         raise NoCheckpoint(

@@ -64,7 +64,7 @@ def warm_start(
 def _is_table(key: str, shape: torch.Size) -> bool:
     """Whether the state has a row for each token."""
     name = key.rpartition(SEPARATOR)[0]
-    return len(shape) == 2 and name.endswith(TABLES)
+    return len(shape) == 2 and TABLES.fullmatch(name) is not None
 
 
 def _with_new_rows(table_VD: Tensor, rows: int, first_new: int | None, is_square: bool) -> Tensor:

@@ -1,30 +1,35 @@
 """More tokens for a trained model, such as those of a chat template."""
 
 import dataclasses
+import re
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..gpt import GPT
-from .weights import empty_gpt, fill
+from .weights import fill, without_random_init
 
-TABLES = ("embed.weight", "head.weight")
-"""Parameters with a row per token."""
+TABLES = re.compile(r"(.*\.)?(embed|head|value_embeds\.\d+)\.weight")
+"""Names of parameters with a row per token."""
 NOISE = 0.01
 """Of new rows, in standard deviations of the known ones: enough to tell two new tokens apart."""
 
 
-def grow_vocabulary(model: GPT, vocab_size: int, first_new: int) -> tuple[GPT, str]:
+Model = TypeVar("Model", bound=GPT)
+
+
+def grow_vocabulary(model: Model, vocab_size: int, first_new: int) -> tuple[Model, str]:
     """A copy that knows `vocab_size` tokens, those from `first_new` on for the first time; and what was done, in words.
 
     Rows of new tokens begin at the mean of the known ones, so that they are no surprise to the model nor it to them
     (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"), and a little noise, the same for
     every call. Padding that the model has becomes rows of new tokens; a larger vocabulary stays as large as it is.
     Logits of known tokens, and what the model makes of them, do not change.
-    ValueError for a model that is no plain GPT, and where `first_new` is more than it knows.
+    ValueError for a model that is no GPT, and where `first_new` is more than it knows.
     """
-    if type(model) is not GPT:
-        raise ValueError(f"only a plain GPT can be given new tokens, got a {type(model).__name__}")
+    if not isinstance(model, GPT):
+        raise ValueError(f"only a GPT can be given new tokens, got a {type(model).__name__}")
     old = model.config
     if not 0 < first_new <= min(old.vocab_size, vocab_size):
         raise ValueError(
@@ -33,10 +38,12 @@ def grow_vocabulary(model: GPT, vocab_size: int, first_new: int) -> tuple[GPT, s
     config = dataclasses.replace(old, vocab_size=max(old.vocab_size, vocab_size))
     added = config.padded_vocab_size - old.padded_vocab_size
     state = dict(model.state_dict())
-    for name in TABLES:
-        if name in state:
+    for name in state:
+        if TABLES.fullmatch(name):
             state[name] = _with_new_rows(state[name], config.padded_vocab_size, first_new, vocab_size)
-    grown = empty_gpt(config).to(device=model.embed.weight.device, dtype=model.embed.weight.dtype)
+    with without_random_init():
+        grown = type(model)(config)
+    grown = grown.to(device=model.embed.weight.device, dtype=model.embed.weight.dtype)
     fill(grown, state, source="the model")
     reused = vocab_size - first_new - max(0, vocab_size - old.padded_vocab_size)
     rows = ", ".join(

@@ -59,11 +59,11 @@ def load_gpt(path: str | Path) -> GPT:
 
 def empty_gpt(config: GPTConfig) -> GPT:
     """A GPT on the CPU whose parameters are still to be filled; draws no random numbers."""
-    with _NoRandomInit():
+    with without_random_init():
         return GPT(config)
 
 
-class _NoRandomInit(TorchFunctionMode):
+class without_random_init(TorchFunctionMode):  # a context, named as what it does
     """Random initialization is left out. The meta device would do it too, and import sympy for seconds."""
 
     def __torch_function__(
