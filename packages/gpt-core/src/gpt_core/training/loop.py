@@ -47,7 +47,7 @@ def train(
     Hooks see every step; time spent in them is not step time. A signal ends training where no group of the optimizer
     keeps gradients for a later step; `stop` is the one that already waits for it. A step whose gradient is not finite
     is skipped on all ranks; `max_nonfinite_steps` of them in a row raise `TrainingDiverged`. With a scaler that
-    measures no norm none is skipped, and steps wait for the GPU only where `clock_is_read(steps taken)`; None: always.
+    measures no norm none is skipped. A step's update is waited for where `clock_is_read(steps taken)`; None: always.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     schedules = GroupSchedules(state.optimizer, schedule, momentum_schedule, weight_decay_schedule)
@@ -103,8 +103,8 @@ def train(
                 skipped.clear()
             else:
                 skipped.append(SkippedStep.of(state.step + 1, result, loss, batches, losses))
-            if norm is None and (clock_is_read is None or clock_is_read(state.step + 1)):
-                distributed.wait_for_device()  # or what is left to do would be in no step's time
+            if clock_is_read is None or clock_is_read(state.step + 1):
+                distributed.wait_for_device()  # or what is left of the update would be in no step's time
             result.seconds = time.perf_counter() - started
             state.nonfinite_steps += not result.finite
             state.step += 1
