@@ -117,15 +117,16 @@ def _pretrained_model(
     """Weights and architecture from elsewhere; of the configured model only the dropout rates are used, and the parts
     that it puts around a GPT."""
     around = getattr(factory.target, "from_gpt", None)
-    of_its_kind = factory.path != PRETRAINED and _factory_of(source) == factory.path
-    if factory.path != PRETRAINED and around is None and not of_its_kind:
-        raise ValueError(  # its checkpoints could not say how to build it
+    module = factory.path if around is None else PRETRAINED  # what builds a model with the architecture of the weights
+    is_plain = module == PRETRAINED
+    if not is_plain and _factory_of(source) != module:  # checkpoints of this run could not say how to build it
+        raise ValueError(
             f"weights from elsewhere come as a model of {PRETRAINED}, the configuration asks for {factory.path}; "
             f"set model.module to {PRETRAINED}"
         )
     dropout = {key: value for key, value in factory.kwargs.items() if "dropout" in key}
-    model = load_pretrained(source, **({} if of_its_kind else dropout)).train()
-    if around is None and type(model) is not GPT and not of_its_kind:
+    model = load_pretrained(source, **(dropout if is_plain else {})).train()
+    if around is None and is_plain and type(model) is not GPT:
         raise ValueError(f"{source} is a {type(model).__name__}, which {PRETRAINED} does not build; set model.module")
     notes = [f"weights and architecture are those of {source}"]
     known = model.config.vocab_size
@@ -145,9 +146,8 @@ def _pretrained_model(
             f"it knows {known} tokens, the data's tokenizer has {vocab_size}: right if the rest is "
             "padding, wrong if it was trained with another tokenizer"
         )
-    module = factory.path if of_its_kind else PRETRAINED
     description = {"module": module, "module_kwargs": model.config.to_dict()}
-    if around is not None and not of_its_kind:
+    if around is not None:
         own = {key: value for key, value in factory.kwargs.items() if key not in description["module_kwargs"]}
         own.pop("preset", None)  # the architecture is that of the weights
         model = around(model, **own)
