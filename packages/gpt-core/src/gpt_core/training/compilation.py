@@ -35,6 +35,8 @@ def compile_module(
         device = next(iter(forward.parameters())).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []), autocast():
             forward(*inputs).objective.backward()
+    except torch.OutOfMemoryError:  # no failure of the compiler; a smaller batch may fit
+        return None
     except Exception as error:  # compilers fail in many ways; each of them leaves eager execution intact
         for module in modules:
             module._compiled_call_impl = None

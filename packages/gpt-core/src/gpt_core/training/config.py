@@ -72,9 +72,13 @@ class TrainingConfig:
     """Sequences per optimizer step over all processes; null: one micro-step per process."""
     gradient_accumulation_steps: int | None = None
     """Micro-steps per optimizer step over all processes together (nanoGPT's meaning); instead of global_batch_size."""
+    halve_batch: bool | Literal["auto"] = "auto"
+    """Try one micro-step before the first step; where it does not fit in memory, take half the sequences at a time and
+    more micro-steps; auto: on GPUs."""
     max_steps: int = 1000
-    epochs: float | None = None
-    """Passes over the training split; counts where max_steps is 0."""
+    epochs: float | Literal["auto"] | None = None
+    """Passes over the training split; count where max_steps is 0, or where they are on the command line and max_steps is
+    not. auto: one, and over little data as many as make 100 steps, at most 30."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0: no clipping."""
     activation_checkpointing: bool = False
@@ -90,7 +94,7 @@ class TrainingConfig:
         sizes = dict.fromkeys(
             ("context_length", "device_batch_size", "global_batch_size", "gradient_accumulation_steps"), 1
         )
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
+        if isinstance(self.epochs, float) and not 0 < self.epochs < math.inf:
             raise ValueError(f"training.epochs must be positive, got {self.epochs}")
         _at_least("training", self, **sizes, max_steps=0, grad_clip=0, max_nonfinite_steps=1)
 

@@ -118,7 +118,7 @@ def build_parts(
     rows = max(plan.device_batch_size, *stages.config.device_batch_size or (0,)) * plan.context_length
     loss_choice = choose(training.fused_loss, model, loss, rows=rows, dtype=dtype, device=ranks.device)
     forward = ModelWithLoss(model, loss, fused=loss_choice.fused)
-    example = partial(_first_inputs, splits.train, ranks.device)
+    example = partial(first_inputs, splits.train, ranks.device)
     if strategy == "fsdp":  # the module that calls the compiled code is the one that gathers its weights
         forward = parallelize(forward, strategy, ranks, dtype)
     not_compiled = compile_module(forward, general.compile, example=example, autocast=in_dtype)
@@ -178,7 +178,7 @@ def first_new_of(
     return compare(tokenizer, run / "tokenizer" if run and (run / "tokenizer").is_dir() else None)
 
 
-def _first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+def first_inputs(data: Loader, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
     """What the model is called with first; `data` stays where it is."""
     position = data.state_dict()
     batch = next(data).to(device)

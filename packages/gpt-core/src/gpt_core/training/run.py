@@ -23,6 +23,7 @@ from gpt_core.training.eval_intervals import with_intervals
 from gpt_core.training.evaluation import evaluate
 from gpt_core.training.fsdp import gathered
 from gpt_core.training.loop import train
+from gpt_core.training.memory_trial import build_fitting, memory_errors_explained
 from gpt_core.training.nonfinite import allowed_in_a_row
 from gpt_core.training.parts import Parts, build_parts
 from gpt_core.training.recipe import (
@@ -56,7 +57,6 @@ def run(
     """
     general = config.section("general")
     only_look = config.section("eval").eval_only
-    set_up_process(general)
     general = after_restart(general, ranks)
     run_dir = choose_run(general, clock)
     resume, weights = checkpoint_to_resume(general, run_dir), weights_to_start_from(general)
@@ -65,7 +65,12 @@ def run(
         config = plan.config
     config = with_intervals(with_steps_of_epochs(config, ranks.world_size))
     training = config.section("training")
-    parts = build_parts(config, ranks, resume=resume, weights=weights, first_new_id=first_new_id)
+
+    def build(config: Config) -> Parts:
+        set_up_process(general)
+        return build_parts(config, ranks, resume=resume, weights=weights, first_new_id=first_new_id)
+
+    config, parts, smaller = build_fitting(config, ranks, build)
     with recorded(run_dir, config, parts.state, ranks) as sinks:
         meter = mfu_meter(config, parts, ranks)
         if ranks.is_main:
@@ -78,6 +83,8 @@ def run(
             sinks.info(scaling.report(plan))
             for warning in plan.warnings:
                 sinks.warning(warning)
+        for warning in smaller:
+            sinks.warning(warning)
         for note in parts.initial.notes:
             sinks.info(note)
         sinks.info(f"loss: {parts.loss_choice.why}")
@@ -98,7 +105,7 @@ def run(
             max_nonfinite_steps=allowed_in_a_row(training.max_nonfinite_steps, parts.dtype),
             clock_is_read=None if extra_hooks or brought else partial(our_hooks_read_the_clock, config),
         )
-        with StopRequest() as stop:
+        with StopRequest() as stop, memory_errors_explained(parts):
             if not only_look and warms_up(parts, general):
                 sinks.info(warm_up(parts, ranks, partial(train_on, stop=stop), stop))
             train_on(
