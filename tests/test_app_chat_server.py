@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import time
+from pathlib import Path
 
 import httpx
 import openai
@@ -24,6 +26,11 @@ def out(tmp_path_factory):
     (out.parent / "secret").mkdir()
     save_run(out.parent / "secret", "run")
     (out / "link").symlink_to(out.parent / "secret/run")
+    (out / "linked").mkdir()
+    (out / "linked/checkpoints").symlink_to(out.parent / "secret/run/checkpoints")
+    (Path(os.fsdecode(os.fsencode(out) + b"/\xff.pt"))).write_bytes(b"no name that JSON can carry")
+    damaged = save_run(out, "damaged") / "checkpoints/step_000003/meta.json"
+    damaged.write_text(damaged.read_text().replace('"n_layer": 2', '"n_layer": "x"'))
     (out / "x.pt").write_bytes(b"no checkpoint")
     return out
 
@@ -142,6 +149,7 @@ def test_health_stats_and_metrics(client):
 
 def test_the_page_and_its_parts_are_local_and_guarded(client):
     page = client.get("/")
+    assert client.head("/").status_code == 200 and client.head("/").content == b""
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert page.headers["x-content-type-options"] == "nosniff"
     parts = re.findall(r'(?:href|src)="([^"]+)"', page.text)
@@ -166,6 +174,8 @@ def test_the_page_and_its_parts_are_local_and_guarded(client):
         ("/etc/passwd", 403),
         ("../x.pt", 403),
         ("link", 403),
+        ("linked", 403),
+        ("damaged", 400),
         ("toy/../../secret/run", 403),
         (".", 403),
         ("toy/../base/../..", 403),

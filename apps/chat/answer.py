@@ -66,6 +66,7 @@ class AnswerText:
         detail = "stop_text" if self._text.stopped else event.reason or ""
         if detail:
             self.detail = detail
+            self._result = []  # cut off: half a number is none
             calculations = (*calculations, *self._unfinished())
             text += "" if self._text.stopped else self._text.close()
         self.text += text
@@ -100,7 +101,7 @@ class AnswerText:
         """The calculation that is open, if one is, now ended."""
         if self._state == "text":
             return ()
-        result = self._decode(self._result) if self._state == "answered" else None
+        result = self._decode(self._result) if self._result else None
         made = Calculation(self._decode(self._expression), result)
         self._state, self._expression, self._result = "text", [], []
         return (made,)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from validation import Refused
+from validation import Refused, is_unicode
 
-from gpt_core.checkpoint.discovery import runs_in
+from gpt_core.checkpoint.discovery import CheckpointError, runs_in
+from gpt_core.generate import locate
 
 MOST = 1000
 """Names listed."""
@@ -17,10 +18,12 @@ def list_names(root: Path) -> list[str]:
     """
     names = []
     for run in reversed(runs_in(root)):
+        if not _inside(root, run / "checkpoints"):
+            continue
         steps = sorted((run / "checkpoints").glob("step_*"), reverse=True)
         names += [run.name, *(step.relative_to(root).as_posix() for step in steps if (step / "meta.json").is_file())]
     names += sorted(path.relative_to(root).as_posix() for path in root.glob("**/*.pt") if path.is_file())
-    return [name for name in names if _inside(root, root / name)][:MOST]
+    return [name for name in names if is_unicode(name) and _inside(root, root / name)][:MOST]
 
 
 def resolve(root: Path, name: str) -> Path:
@@ -41,6 +44,12 @@ def resolve(root: Path, name: str) -> Path:
     )
     if not known:
         raise Refused(f"{name[:200]!r} is neither a run, nor a checkpoint's folder, nor a .pt file", "checkpoint")
+    try:
+        found_at = path if path.is_file() else locate(path)[1]
+    except CheckpointError as error:
+        raise Refused(str(error), "checkpoint") from error
+    if not _inside(root, found_at):
+        raise Refused(f"the checkpoint of {name[:200]!r} is not below the folder of runs", "checkpoint", 403)
     return path
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from answer import Piece
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from hall import Busy
 from service import Answering, WorkerFailed, answer
 from site_state import Site
-from streams import EventStream, comment, event, read_body, unless_gone
+from streams import AsciiResponse, EventStream, comment, event, read_body, unless_gone
 from validation import Ask, Refused, parse_ask, parse_json
 
 DONE = b"[DONE]"
@@ -30,14 +29,14 @@ def router(site: Site) -> APIRouter:
         if ask.stream:
             answering = await unless_gone(request, answer(ask, site.hall, site.metrics))
             return EventStream(_chunks(answering), answering.close)
-        return JSONResponse(await unless_gone(request, _whole(site, ask)))
+        return AsciiResponse(await unless_gone(request, _whole(site, ask)))
 
     @routes.post("/chat/completions")
     async def older(request: Request) -> Response:
         body = parse_json(await read_body(request))
         ask = parse_ask({"stream": True, "evict": True, **body}, site.defaults)
         if not ask.stream:
-            return JSONResponse(await unless_gone(request, _whole(site, ask)))
+            return AsciiResponse(await unless_gone(request, _whole(site, ask)))
         answering = await unless_gone(request, answer(replace(ask, samples=1), site.hall, site.metrics))
         return EventStream(_tokens(answering), answering.close)
 
@@ -83,16 +82,13 @@ async def _whole(site: Site, ask: Ask) -> dict[str, Any]:
 
 async def _with_positions(site: Site, ask: Ask) -> AsyncGenerator[bytes]:
     """The place in the queue as comments, then the answer; errors are events, as the status has gone out already."""
-    told: asyncio.Queue[int] = asyncio.Queue()
+    told: asyncio.Queue[int | None] = asyncio.Queue()  # None: no more
     entering = asyncio.create_task(answer(ask, site.hall, site.metrics, told.put_nowait))
+    entering.add_done_callback(lambda task: told.put_nowait(None))
     try:
-        while not entering.done():
-            position = asyncio.create_task(told.get())
-            await asyncio.wait([entering, position], return_when=asyncio.FIRST_COMPLETED)
-            if position.done():
-                yield comment(f"position {position.result()}")
-            position.cancel()
-        async for chunk in _chunks(entering.result()):
+        while (position := await told.get()) is not None:
+            yield comment(f"position {position}")
+        async for chunk in _chunks(await entering):
             yield chunk
     except Busy as error:
         yield event(problem(str(error), 503))

@@ -42,6 +42,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the HTTP server, which keeps its own, leaves the body out
         body = _Body(receive)
 
         async def send_guarded(message: Message) -> None:

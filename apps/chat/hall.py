@@ -66,13 +66,18 @@ class Hall:
     def leave(self, worker: Worker, rows: int) -> None:
         """Give rows back; those who wait get them."""
         worker.busy -= rows
-        self._hand_out()
+        if worker in self.workers:
+            self._hand_out()
+        elif worker.busy == 0:
+            worker.close()
 
-    def swap(self, workers: Sequence[Worker]) -> list[Worker]:
-        """Serve with other workers from now on; the old ones are returned, and finish what they have."""
+    def swap(self, workers: Sequence[Worker]) -> None:
+        """Serve with other workers from now on; the old ones finish what they have, and what they have promised."""
         old, self.workers = self.workers, list(workers)
+        for worker in old:
+            if worker.busy == 0:
+                worker.close()
         self._hand_out()
-        return old
 
     def _free(self, rows: int) -> Worker | None:
         """The least busy worker with so many rows left."""

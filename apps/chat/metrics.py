@@ -22,17 +22,14 @@ class Metrics:
         self.requests: Counter[tuple[str, int]] = Counter()
         """By route and status."""
         self.answers: Counter[str] = Counter()
-        """finished, cancelled (the client went away or pressed Stop), turned_away (no place)."""
+        """finished, cancelled (the client went away or pressed Stop), turned_away (no place), failed (the model)."""
         self.new_tokens = self.prompt_tokens = 0
         self._bins, self._seconds, self._firsts = [0] * len(SECONDS), 0.0, 0
 
-    def answered(self, answering: "Answering", cancelled: bool) -> None:
-        self.answers["cancelled" if cancelled else "finished"] += 1
+    def answered(self, answering: "Answering", how: str) -> None:
+        self.answers[how] += 1
         self.new_tokens += answering.new_tokens
         self.prompt_tokens += len(answering.prompt.ids)
-
-    def turned_away(self) -> None:
-        self.answers["turned_away"] += 1
 
     def first_token(self, seconds: float) -> None:
         self._seconds += seconds
@@ -49,7 +46,7 @@ class Metrics:
             lines.extend(f"gpt_chat_{name}{labels} {value:.10g}" for labels, value in samples.items())
 
         requests = {f'{{route="{route}",status="{status}"}}': count for (route, status), count in self.requests.items()}
-        answers = {f'{{how="{how}"}}': self.answers[how] for how in ("finished", "cancelled", "turned_away")}
+        answers = {f'{{how="{how}"}}': self.answers[how] for how in ("finished", "cancelled", "turned_away", "failed")}
         rows = {f'{{worker="{worker.number}"}}': worker.busy for worker in hall.workers}
         size = {f'{{worker="{worker.number}"}}': worker.rows for worker in hall.workers}
         reused = {f'{{worker="{worker.number}"}}': worker.counts.reused_tokens for worker in hall.workers}

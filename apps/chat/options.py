@@ -9,7 +9,7 @@ SERVE = "serve"
 
 
 def parse(argv: Sequence[str], doc: str | None) -> argparse.Namespace:
-    """`serve` first: the server's options; else those of the terminal."""
+    """`serve` first: the server's options; else those of the terminal. ValueError for a value out of range."""
     serving = bool(argv) and argv[0] == SERVE
     parser = argparse.ArgumentParser(
         prog="apps/chat serve" if serving else "apps/chat",
@@ -21,6 +21,8 @@ def parse(argv: Sequence[str], doc: str | None) -> argparse.Namespace:
     (_add_server if serving else _add_terminal)(parser)
     options = parser.parse_args(argv[1:] if serving else argv)
     options.serve = serving
+    if serving:
+        _check(options)
     return options
 
 
@@ -68,3 +70,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     add("--busy_timeout", type=float, default=30, help="seconds that a request waits for its turn (default: 30)")
     add("--queue", type=int, default=256, help="requests that may wait (default: 256)")
     add("--threads", type=int, help="of the model on a CPU (default: torch's)")
+
+
+def _check(options: argparse.Namespace) -> None:
+    limits = {"rows": (1, 4096), "port": (0, 65535), "prefix_mb": (0, 2**20), "queue": (0, 2**16), "top_k": (0, 200)}
+    limits |= {"busy_timeout": (0, 3600), "temperature": (0, 2), "max_new_tokens": (1, 4096), "threads": (1, 1024)}
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name} must lie in [{low}, {high}], got {value}")

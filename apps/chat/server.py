@@ -10,13 +10,13 @@ import sessions
 from completions import problem
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from guard import Guard
 from hall import Busy
 from service import WorkerFailed
 from site_state import Site
 from starlette.exceptions import HTTPException
-from streams import Gone, read_body
+from streams import AsciiResponse, Gone, read_body
 from validation import Refused, check_fields, parse_json, text
 
 WEB = Path(__file__).parent / "web"
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def build(site: Site, hosts: Collection[str] | None) -> Guard:
     """The application. hosts: see `Guard`."""
-    app = FastAPI(title="gpt chat", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(default_response_class=AsciiResponse, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(completions.router(site))
     app.include_router(sessions.router(site))
     _add_status(app, site)
@@ -111,7 +111,7 @@ def _file(path: Path) -> Response:
 
 def _add_errors(app: FastAPI) -> None:
     def said(status: int, message: str, param: str | None = None, headers: dict[str, str] | None = None) -> Response:
-        return JSONResponse(problem(message, status, param), status, headers)
+        return AsciiResponse(problem(message, status, param), status, headers)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from answer import Piece, merged
-from hall import Hall
+from hall import Busy, Hall
 from metrics import Metrics
 from speaker import Prompt
 from validation import MOST_CHARACTERS_IN_ALL, Ask, Refused
@@ -34,13 +34,16 @@ class Answering:
         self.new_tokens, self.first_token_seconds = 0, None
         self._hall, self._metrics, self._loop = hall, metrics, asyncio.get_running_loop()
         self._pieces: list[Piece] = []
-        self._event, self._failed, self._open = asyncio.Event(), False, True
+        self._event, self._failed = asyncio.Event(), False
         self._going = set(range(ask.samples))
+        """Samples that the worker has not ended; `_unread`: whose ends nobody has read."""
+        self._unread = set(self._going)
+        self._placed = True
         self._job: Job = worker.submit(self._request(), ask.stop, self._listen)
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         """Pieces as they come; what came meanwhile is one piece per sample."""
-        while self._going:
+        while self._unread:
             await self._event.wait()
             self._event.clear()
             if self._failed:
@@ -52,18 +55,21 @@ class Answering:
             for sample, pieces in sorted(by_sample.items()):
                 piece = merged(pieces)
                 if piece.finish is not None:
-                    self._going.discard(sample)
+                    self._unread.discard(sample)
                 yield piece
 
     def close(self) -> None:
-        """Give the place back; an answer under way ends before its next token. May be called twice."""
-        if not self._open:
-            return
-        self._open = False
-        if self._going and not self._failed:
+        """End an answer under way before its next token. May be called twice."""
+        if self._placed and not self._failed:
             self.worker.cancel(self._job)
-        self._hall.leave(self.worker, self.ask.samples)
-        self._metrics.answered(self, cancelled=bool(self._going))
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """The place is free as soon as nothing grows there, however slowly the answer is read."""
+        if self._placed:
+            self._placed = False
+            self._hall.leave(self.worker, self.ask.samples)
+            self._metrics.answered(self, "failed" if self._failed else "cancelled" if self._going else "finished")
 
     def _request(self) -> Request:
         speaker, ask = self.worker.speaker, self.ask
@@ -85,6 +91,8 @@ class Answering:
         self._loop.call_soon_threadsafe(self._arrive, pieces)
 
     def _arrive(self, pieces: list[Piece]) -> None:
+        if not self._placed:  # closed meanwhile
+            return
         if not pieces:
             self._failed = True
         elif self.first_token_seconds is None:
@@ -92,6 +100,9 @@ class Answering:
             self._metrics.first_token(self.first_token_seconds)
         self.new_tokens += sum(piece.tokens for piece in pieces)
         self._pieces += pieces
+        self._going -= {piece.sample for piece in pieces if piece.finish is not None}
+        if self._failed or not self._going:
+            self._give_back()
         self._event.set()
 
 
@@ -103,14 +114,20 @@ async def answer(
     told: called with the position in the queue, 1 is next.
     """
     arrived = time.monotonic()
-    _prompt(ask, hall.workers[0])  # what can never be served should not wait first
+    first = hall.workers[0]
+    prompt = _prompt(ask, first)  # what can never be served should not wait first
     try:
         worker = await hall.enter(ask.samples, told)
-    except BaseException:
-        metrics.turned_away()
+    except Busy:
+        metrics.answers["turned_away"] += 1
+        raise
+    except asyncio.CancelledError:
+        metrics.answers["cancelled"] += 1
         raise
     try:
-        return Answering(ask, worker, _prompt(ask, worker), hall, metrics, arrived)
+        if worker.speaker is not first.speaker:  # another model came while we waited
+            prompt = _prompt(ask, worker)
+        return Answering(ask, worker, prompt, hall, metrics, arrived)
     except BaseException:
         hall.leave(worker, ask.samples)
         raise

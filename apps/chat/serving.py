@@ -24,8 +24,8 @@ def serve(options: argparse.Namespace) -> None:
     """Blocks until the server ends. ValueError for options or a model that cannot be."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    site = open_site(options)
-    with listen(options.host, options.port) as listening:
+    with listen(options.host, options.port) as listening:  # first: a large model takes long to load
+        site = open_site(options)
         loaded, port = site.loaded, listening.getsockname()[1]
         kind = (
             "base model, continues text" if loaded.template is None else f"chat model, template {loaded.template.name}"
@@ -41,7 +41,6 @@ def serve(options: argparse.Namespace) -> None:
 
 def open_site(options: argparse.Namespace) -> Site:
     """The model that the options name on every device, and what it may be changed for."""
-    _check(options)
     how = How(dtype=options.dtype, tokenizer=options.tokenizer, template=options.template, trusted=tuple(options.trust))
     devices, prefix_bytes = choose_devices(options.devices), options.prefix_mb * 2**20
     workers = start_workers(options.model, options.checkpoint, how, devices, options.rows, prefix_bytes)
@@ -58,9 +57,12 @@ def open_site(options: argparse.Namespace) -> Site:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections. OSError where the address is taken, or not ours."""
+    """A socket that takes connections. ValueError where the address is taken, or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=512)
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise ValueError(f"cannot listen: {error.strerror}; choose another --host or --port") from error
 
 
 def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
@@ -68,6 +70,7 @@ def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http="h11",  # which bounds what it reads of a request's head
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -103,12 +106,3 @@ def allowed_hosts(host: str, more: list[str]) -> set[str] | None:
     if ipaddress.ip_address(socket.gethostbyname(host) if ":" not in host else host).is_unspecified and not more:
         return None
     return {*LOCAL, host.lower(), *(name.lower() for name in more)}
-
-
-def _check(options: argparse.Namespace) -> None:
-    limits = {"rows": (1, 4096), "port": (0, 65535), "prefix_mb": (0, 2**20), "queue": (0, 2**16), "top_k": (0, 200)}
-    limits |= {"busy_timeout": (0, 3600), "temperature": (0, 2), "max_new_tokens": (1, 4096), "threads": (1, 1024)}
-    for name, (low, high) in limits.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"--{name} must lie in [{low}, {high}], got {value}")

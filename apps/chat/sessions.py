@@ -10,19 +10,17 @@ from fastapi import APIRouter, Request
 from service import answer
 from site_state import Site
 from streams import read_body, unless_gone
-from validation import Ask, Refused, check_fields, check_text, number, parse_json, text, whole
+from validation import Ask, Refused, check_fields, check_text, number, parse_json, parse_messages, text, whole
 
 from gpt_core.generate import Sampling
 
 IDLE_SECONDS = 60 * 60
 MOST_SESSIONS = 1000
-MOST_MESSAGES = 200
-"""Of one session; the oldest turns are forgotten."""
 
 
 @dataclass
 class Session:
-    """One conversation. `lock` keeps two questions from answering each other."""
+    """One conversation, as far as it is read: its oldest turns are forgotten. `lock` keeps two questions apart."""
 
     messages: list[dict[str, str]] = field(default_factory=list)
     used: float = field(default_factory=time.monotonic)
@@ -100,11 +98,17 @@ async def _turn(
 ) -> dict[str, Any]:
     """Ask and answer; the session learns of both only when the answer is complete."""
     async with session.lock:
-        asked = [*session.messages, {"role": "user", "content": message}]
-        answering = await answer(Ask(asked, sampling, limit, evict=True), site.hall, site.metrics)
+        before = session.messages
+        asked = [*before, {"role": "user", "content": message}]
+        read = parse_messages(asked, evict=True)
+        ask = Ask(read, sampling, limit, evict=True, left_out=len(asked) - len(read))
+        answering = await answer(ask, site.hall, site.metrics)
         try:
             said = "".join([piece.text async for piece in answering])
         finally:
             answering.close()
-        session.messages = [*asked, {"role": "assistant", "content": said}][-MOST_MESSAGES:]
-    return {"response": said, "conversation": session.messages, "session_id": name}
+        conversation = [*read, {"role": "assistant", "content": said}]
+        if session.messages is before:  # not cleared meanwhile
+            session.messages = conversation
+    notice = {"notice": answering.prompt.notice} if answering.prompt.notice else {}
+    return {"response": said, "conversation": conversation, "session_id": name, **notice}

@@ -1,6 +1,7 @@
 """What the server's routes share: the model that is served, the checkpoints that may be, and how to change it."""
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from metrics import Metrics
 from speaker import Speaker
 from validation import Defaults, Refused
 from worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,12 +53,12 @@ class Site:
         async with self.changing:
             try:
                 workers = await asyncio.to_thread(self._start, path, name)
-            except (ValueError, OSError, ImportError, RuntimeError) as error:
+            except Exception as error:  # a damaged file can fail in any way, and the old model must stay
+                _log.info("%s could not be loaded", name, exc_info=error)
                 raise Refused(
                     f"{name} could not be loaded, and {self.loaded.name} stays: {error}", "checkpoint"
                 ) from error
-            for worker in self.hall.swap(workers):
-                worker.close()
+            self.hall.swap(workers)
         return self.loaded
 
     def _start(self, path: Path, name: str) -> list[Worker]:

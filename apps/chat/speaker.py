@@ -17,8 +17,8 @@ from gpt_core.generate import Tool, calculate
 from gpt_data.chat.templates import BOS, ChatTemplate
 
 Message = Mapping[str, str]
-REMEMBERED = 4096
-"""Answers whose tokens are kept, so that a conversation is fed back as the model wrote it."""
+REMEMBERED, REMEMBERED_TOKENS = 4096, 1 << 20
+"""Answers, and their tokens in all, that are kept, so that a conversation is fed back as the model wrote it."""
 
 
 class TooLong(ValueError):
@@ -164,18 +164,22 @@ class _Answers:
     """What was answered to which prompt, and how it read; those used longest ago are forgotten first."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[bytes, str], list[int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[bytes, str], array[int]] = OrderedDict()
+        self._tokens, self._lock = 0, threading.Lock()
 
     def put(self, prompt: bytes, text: str, ids: Sequence[int]) -> None:
         with self._lock:
-            self._kept[prompt, text] = list(ids)
-            while len(self._kept) > REMEMBERED:
-                self._kept.popitem(last=False)
+            self._tokens += len(ids) - len(self._kept.pop((prompt, text), ()))
+            self._kept[prompt, text] = array("l", ids)
+            while len(self._kept) > REMEMBERED or self._tokens > REMEMBERED_TOKENS:
+                self._tokens -= len(self._kept.popitem(last=False)[1])
 
     def get(self, prompt: bytes, text: str) -> list[int] | None:
         with self._lock:
-            return self._kept.get((prompt, text))
+            if (prompt, text) not in self._kept:
+                return None
+            self._kept.move_to_end((prompt, text))
+            return self._kept[prompt, text].tolist()
 
 
 def _digest(ids: Sequence[int]) -> bytes:

@@ -7,15 +7,25 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from validation import MOST_BYTES, Refused
 
 BODY_SECONDS = 30
+SEND_SECONDS = 60
+"""A client that takes nothing for so long is given up."""
 T = TypeVar("T")
 
 
 class Gone(Exception):
     """The client has closed the connection."""
+
+
+class AsciiResponse(JSONResponse):
+    """JSON that can always be sent: the name of a file need not be Unicode."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
 
 
 class EventStream(Response):
@@ -35,7 +45,8 @@ class EventStream(Response):
         try:
             await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
-                pump.result()
+                with suppress(TimeoutError):  # the server closes the connection then
+                    pump.result()
         finally:
             for task in (pump, gone):
                 task.cancel()
@@ -46,7 +57,8 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for event in self._events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            async with asyncio.timeout(SEND_SECONDS):
+                await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -82,6 +82,8 @@ class Talk:
         try:
             while self._batch.busy:
                 for event in self._batch.step():
+                    if event.reason == "not_finite":
+                        raise ValueError("the model's logits are NaN or infinite; try --dtype float32")
                     yield said.push(event)
         finally:
             self._batch.cancel(ticket)

@@ -154,14 +154,19 @@ def parse_messages(messages: Any, evict: bool = False) -> list[dict[str, str]]:
 
 
 def check_text(content: str, what: str, most: int, param: str, may_be_empty: bool = False) -> str:
-    """The text, if it is not empty, not too long, and Unicode."""
+    """The text, if it is not empty or blank, not too long, and Unicode."""
     if not content.strip() and not may_be_empty:
         raise Refused(f"{what} is empty", param)
     if len(content) > most:
         raise Refused(f"{what} has {len(content)} characters, at most {most} are served", param)
-    if any("\ud800" <= character <= "\udfff" for character in content):
+    if not is_unicode(content):
         raise Refused(f"{what} holds half of a surrogate pair, which is no Unicode text", param)
     return content
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be encoded: JSON, and names of files, may hold halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_fields(body: Mapping[str, Any], known: Collection[str]) -> None:
@@ -231,6 +236,7 @@ def _stops(value: Any) -> tuple[str, ...]:
     for stop in stops:
         if not isinstance(stop, str) or not 1 <= len(stop) <= MOST_STOP_CHARACTERS:
             raise Refused(f"a stop text has 1 to {MOST_STOP_CHARACTERS} characters, got {_short(stop)}", "stop")
+        check_text(stop, "a stop text", MOST_STOP_CHARACTERS, "stop", may_be_empty=True)
     return tuple(stops)
 
 

@@ -48,8 +48,8 @@ class Worker:
         self.number, self.loaded, self.speaker, self.rows = number, loaded, speaker, rows
         self.busy = 0
         """Rows promised to requests; kept by whoever hands out places."""
-        self._prefix_bytes = prefix_bytes
-        self._batch = self._new_batch()
+        vocabulary = loaded.tokenizer.vocab_size
+        self._batch = ContinuousBatch(loaded.model, rows, vocab_size=vocabulary, prefix_bytes=prefix_bytes)
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
         self._abandoned = False
@@ -89,22 +89,15 @@ class Worker:
         self._inbox.put(None)
         self._thread.join()
 
-    def _new_batch(self) -> ContinuousBatch:
-        tokenizer = self.loaded.tokenizer
-        return ContinuousBatch(
-            self.loaded.model, self.rows, vocab_size=tokenizer.vocab_size, prefix_bytes=self._prefix_bytes
-        )
-
     def _run(self) -> None:
         if self.loaded.device.type == "cuda":
             torch.cuda.set_device(self.loaded.device)
         closing = False
         while not self._abandoned and (not closing or self._batch.busy):
-            closing |= self._read_inbox()
-            if not self._batch.busy:
-                continue
             try:
-                self._tell(self._batch.step())
+                closing |= self._read_inbox()
+                if self._batch.busy:
+                    self._tell(self._batch.step())
             except Exception:  # a thread's last chance to say so: the answers under way are lost, the server is not
                 _log.exception("worker %d failed; its %d answers are lost", self.number, len(self._jobs))
                 self._fail()
@@ -133,10 +126,14 @@ class Worker:
     def _tell(self, events: list[Event]) -> None:
         """Tell every listener what its answer grew by."""
         pieces: dict[int, list[Piece]] = {}
+        failed: list[Job] = []
         for event in events:
             job = self._jobs[event.ticket]
             text = job.texts[event.sample]
             if text.done:  # a stop text ended it, and its row goes on until all samples have
+                continue
+            if event.reason == "not_finite":
+                failed.append(job)
                 continue
             pieces.setdefault(event.ticket, []).append(text.push(event))
         for ticket, made in pieces.items():
@@ -148,10 +145,16 @@ class Worker:
                 self._batch.cancel(ticket)
                 del self._jobs[ticket]
             job.listener(made)
+        for job in failed:
+            if job.ticket in self._jobs:
+                _log.error("worker %d: logits that are NaN or infinite ended an answer", self.number)
+                self._batch.cancel(job.ticket)
+                del self._jobs[job.ticket]
+                job.listener([])
 
     def _fail(self) -> None:
         jobs, self._jobs = list(self._jobs.values()), {}
-        self._batch = self._new_batch()
         for job in jobs:
             job.listener([])
+        self._batch.clear()
         time.sleep(0.1)  # where every step fails there is no hurry

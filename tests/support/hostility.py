@@ -20,7 +20,7 @@ PATHS = (
     + ["/chat/completions", "/api/chat", "/api/load_checkpoint", "/api/clear", "/api/session/..%2f..", "/%00"]
     + ["/v1/models/..%2f..%2fetc", "/web/..%2fserver.py", "/", "/metrics", "/api/session/%ff", "/api/session/new"]
 )
-METHODS = ["POST"] * 40 + ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"]
+METHODS = ["POST"] * 40 + ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]
 HEADERS = [{}] * 30 + [{"content-type": "text/xml"}, {"origin": "http://x"}, {"host": "\\"}, {"cookie": "a" * 4000}]
 
 
@@ -40,7 +40,7 @@ def _good(draw: random.Random) -> dict[str, Any]:
 
 
 def _odd_field(draw: random.Random) -> bytes:
-    return json.dumps({**_good(draw), draw.choice([*FIELDS, "x" * 50]): draw.choice(ODD)}).encode()
+    return json.dumps({**_good(draw), draw.choice([*FIELDS, "x" * 50, "\ud800"]): draw.choice(ODD)}).encode()
 
 
 def _odd_messages(draw: random.Random) -> bytes:
@@ -79,6 +79,7 @@ BODIES = [
     lambda draw: json.dumps({"checkpoint": draw.choice(NAMES)}).encode(),
     lambda draw: draw.randbytes(draw.randint(0, 200)),
     lambda draw: b"[" * draw.randint(1, 5000),
+    lambda draw: b'{"stop": %s}' % (b"[" * (depth := draw.randint(900, 1000)) + b"]" * depth),
     lambda draw: b'{"messages": ' + b"9" * draw.randint(1, 6000) + b"}",
 ]
 

@@ -316,3 +316,48 @@ def test_a_model_without_a_cache_is_refused():
     model.supports_cache = False
     with pytest.raises(ValueError, match="no key/value cache"):
         ContinuousBatch(model, 2)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(top_k=3)])
+def test_a_row_without_finite_logits_ends_and_leaves_nothing_to_others(sampling):
+    model = build("windows", weight_tying=False)
+    with torch.no_grad():
+        model.embed.weight[40] = float("nan")
+    expected = generate(model, [[1, 2, 3], [4] * 20, [9] * 5], 30, sampling=GREEDY, cache=False)
+    batch = ContinuousBatch(model, 3)
+    first = batch.add(Request([1, 2, 3], 30, GREEDY))
+    found = drain(batch, steps=1)
+    bad = batch.add(Request([5, 40] * 15, 9, sampling, seed=1, num_samples=2))
+    drain(batch, found, steps=1)
+    assert [found[bad, sample] for sample in range(2)] == [([], "not_finite")] * 2
+    assert not batch.prefixes.find([5, 40] * 15)
+    long, short = batch.add(Request([4] * 20, 30, GREEDY)), batch.add(Request([9] * 5, 30, GREEDY))
+    drain(batch, found)
+    assert [found[ticket, 0][0] for ticket in (first, long, short)] == [done.ids for done in expected]
+
+
+def test_samples_differ_for_seeds_of_any_sign():
+    batch = ContinuousBatch(build("gpt2"), 3)
+    ticket = batch.add(Request([1, 2, 3], 20, seed=-1, num_samples=3))
+    found = drain(batch)
+    assert len({tuple(found[ticket, sample][0]) for sample in range(3)}) == 3
+
+
+def test_what_is_too_large_to_keep_costs_nothing_that_is_kept():
+    batch = ContinuousBatch(build("gpt2"), 2, prefix_bytes=3 * 30 * 32 * 8 * 2)  # 30 tokens, 3 layers, keys and values
+    for prompt in ([1] * 20, [2] * 60):
+        batch.add(Request(prompt, 4, GREEDY))
+        drain(batch)
+    assert len(batch.prefixes) == 1 and batch.prefixes.find([1] * 20)
+
+
+def test_a_cleared_batch_begins_anew():
+    model = build("windows")
+    batch, prompts = ContinuousBatch(model, 2, chunk=8), prompts_of(4, 30, seed=3)
+    for prompt in prompts:
+        batch.add(Request(prompt, 30, GREEDY))
+    drain(batch, steps=3)
+    batch.clear()
+    assert not batch.busy and not batch.step() and len(batch.prefixes) == 0
+    ticket = batch.add(Request(prompts[0], 30, GREEDY))
+    assert drain(batch)[ticket, 0][0] == generate(model, prompts[:1], 30, sampling=GREEDY, cache=False)[0].ids

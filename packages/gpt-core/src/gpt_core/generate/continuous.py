@@ -29,7 +29,7 @@ from .sampling import Sampling
 from .slots import SlotCache
 from .tool import Tool, ToolCalls
 
-EndReason = Literal["stop_token", "length", "context"]
+EndReason = Literal["stop_token", "length", "context", "not_finite"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Event(NamedTuple):
     forced: bool = False
     """The token was put in by the tool."""
     reason: EndReason | None = None
-    """stop_token; length: max_new_tokens are made; context: the model's context is full."""
+    """stop_token; length: max_new_tokens are made; context: the model's context is full; not_finite: the model's
+    logits are NaN or infinite (damaged weights, or a precision too small for them), and no token can be drawn."""
     stop_id: int | None = None
 
 
@@ -177,6 +178,16 @@ class ContinuousBatch:
         for place in reversed([i for i, row in enumerate(self._rows) if row.ticket == ticket]):
             self._leave(place)
 
+    def clear(self) -> None:
+        """Forget all requests and kept beginnings: after a step that raised, which may have left them half done.
+
+        Touches no memory of the device, so that it works where that has failed.
+        """
+        self._waiting.clear()
+        self._filling = None
+        self._rows.clear()
+        self.prefixes.clear()
+
     @torch.inference_mode()
     def step(self) -> list[Event]:
         """Encode a chunk of waiting prompts, then (see `chunk`) add a token to every row; what happened, in order."""
@@ -260,7 +271,7 @@ class ContinuousBatch:
             request = part.request
             for sample in range(request.num_samples):
                 self._cache.copy(part.place, part.place + sample)
-                seed = None if request.seed is None else request.seed + sample
+                seed = None if request.seed is None else (request.seed + sample) % 2**64  # Random ignores signs
                 ids = list(request.prompt)
                 drawn = Draw(request.sampling, random.Random(seed), tuple(request.banned_ids), ids)
                 calls = ToolCalls(request.tool) if request.tool is not None else None
@@ -270,10 +281,16 @@ class ContinuousBatch:
 
     def _extend(self, logits_NV: Tensor, places: range) -> list[Event]:
         """Give the rows at these places their next token, and let go of those that end with it."""
-        rows = [self._rows[i] for i in places]
-        drawn = draw(logits_NV[:, : self.vocab_size], [row.draw for row in rows])
-        events = [self._append(row, token) for row, token in zip(rows, drawn, strict=True)]
+        rows, logits_NV = [self._rows[i] for i in places], logits_NV[:, : self.vocab_size]
+        finite = logits_NV.amax(-1).isfinite().tolist()  # a NaN anywhere is the maximum
+        drawn = draw(logits_NV, [row.draw for row in rows])
+        events = [
+            self._append(row, token) if fine else Event(row.ticket, row.sample, None, reason="not_finite")
+            for row, token, fine in zip(rows, drawn, finite, strict=True)
+        ]
         for place, event in reversed(list(zip(places, events, strict=True))):
+            if event.reason == "not_finite":
+                self._cache.wipe(place)
             if event.reason is not None:
                 self._leave(place)
         return events

@@ -35,6 +35,8 @@ class Prefixes:
 
     def add(self, ids: Sequence[int], snapshot: Snapshot) -> None:
         """Keep what a row holds for the tokens `ids`; a beginning of it that is kept already makes room."""
+        if snapshot.nbytes > self.max_bytes:
+            return  # making room for it would forget all others, and it after them
         key = tuple(ids)
         assert len(key) == snapshot.length, "a snapshot belongs to as many tokens as it holds"
         if snapshot.rewindable:  # it can stand in for its own beginnings

@@ -59,7 +59,7 @@ class SlotCache:
         self.config, self.max_length, self.lengths = config, max_length, [0] * rows
         windows = bounded_windows(config, max_length)
         shapes = [(rows, config.kv_heads, window or max_length, config.head_dim) for window in windows]
-        # Zeros and not empty: attention multiplies what its mask hides by 0, and 0 · NaN is NaN.
+        # Zeros and not empty, for the reason that `wipe` has.
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         self._smallest = min((window for window in windows if window), default=max_length)
@@ -74,6 +74,12 @@ class SlotCache:
     def set_length(self, row: int, length: int) -> None:
         """Say how many tokens a row holds; 0 empties it."""
         self.lengths[row] = length
+
+    def wipe(self, row: int) -> None:
+        """Empty a row whose keys or values may be NaN: what a mask hides is multiplied by 0, and 0 · NaN is NaN."""
+        for x in (*self._keys, *self._values):
+            x[row].zero_()
+        self.lengths[row] = 0
 
     def together(self, rows: int) -> "Together":
         """The first N rows as a cache for exactly one token each. ValueError when one of them is full."""
