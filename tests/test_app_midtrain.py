@@ -10,7 +10,7 @@ import yaml
 
 from gpt_core.checkpoint import find_checkpoint, load_model, read_meta
 from gpt_core.training.midtraining import load_midtraining
-from gpt_data import open_dataset, prepare
+from gpt_data import packed_chat, prepare
 from workbench import Workbench, process_environment
 from workspace import ROOT
 
@@ -47,11 +47,11 @@ def test_three_commands_make_a_model_that_answers_and_stops(bench, capsys):
 
 
 def test_a_run_says_what_it_is_and_inherits_the_first_ones_settings(bench):
-    assert midtrain(bench, "--run_name=epoch", "--warm-start-optimizer=momenta", "--no-evals") is None
+    assert midtrain(bench, "--run_name=epoch", "--epochs=1", "--warm-start-optimizer=momenta", "--no-evals") is None
     run = bench.out / "epoch"
     meta = read_meta(find_checkpoint(run))
-    tokens = open_dataset(bench.folder / "data/talks").tokens("train")
-    assert (meta["template"], meta["phase"], meta["step"]) == ("chatml", "mid-training", max(1, round(tokens / 256)))
+    rows = packed_chat(bench.folder / "data/talks", 32, 1).train.batches_per_epoch
+    assert (meta["template"], meta["phase"], meta["step"]) == ("chatml", "mid-training", round(rows / 8))
     assert (meta["val_loss"], read_meta(find_checkpoint(bench.out / "base"))["phase"]) == (None, "pretraining")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (

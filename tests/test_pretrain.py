@@ -221,6 +221,8 @@ def test_a_global_batch_that_does_not_divide_is_rounded_and_said(workbench):
 def test_no_steps_at_all_still_ends_well(workbench):
     assert workbench.pretrain("--run_name=none", "--max_steps=0", "--warmup_iters=0") is None
     assert (workbench.out / "none" / "summaries.json").exists()
+    assert workbench.pretrain("--run_name=nothing", "--max_steps=0", "--warmup_iters=0", "--no-evals") is None
+    assert "no step was taken and nothing evaluated" in (workbench.out / "nothing" / "log.txt").read_text()
 
 
 @pytest.mark.slow

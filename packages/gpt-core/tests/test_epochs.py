@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from gpt_core.config import Component, load_config
+from gpt_core.scaling.horizon import epochs_of, steps_of_epochs
 from gpt_core.training.config import EvalConfig, GeneralConfig, TrainingConfig
-from gpt_core.training.epochs import steps_of_epochs, with_steps_of_epochs
+from gpt_core.training.epochs import said, with_steps_of_epochs
 from gpt_core.training.eval_intervals import benchmark_interval, validation_interval, with_intervals
 
 SCHEMA = {
@@ -17,18 +18,23 @@ SCHEMA = {
 }
 
 
-def corpus(context_length, device_batch_size, world_size, counted: bool = True, batches: int | None = 25):
-    """Splits of a dataset of 10,000 tokens, or of 25 batches for each rank, or of no known length."""
-    dataset = SimpleNamespace(name="endless", **({"tokens": {"train": 10_000}.get} if counted else {}))
-    train = SimpleNamespace(
-        context_length=context_length, **({} if batches is None else {"batches_per_epoch": batches})
-    )
-    return SimpleNamespace(dataset=dataset, train=train)
+def corpus(context_length, device_batch_size, world_size, rows: int | None = 1000):
+    """Splits with an epoch of so many rows, or of no known length."""
+    length = {} if rows is None else {"batches_per_epoch": -(-rows // (device_batch_size * world_size))}
+    return SimpleNamespace(dataset=SimpleNamespace(vocab_size=9), train=SimpleNamespace(**length))
 
 
-def load(*arguments):
-    sizes = ["--training.context_length=10", "--training.device_batch_size=5", "--training.global_batch_size=10"]
-    return load_config([f"--data.module={__name__}.corpus", *sizes, *arguments], schema=SCHEMA)
+@pytest.fixture
+def load(tmp_path):
+    """load(*arguments, written=...): steps of 100 tokens, with that in the file's section `training`."""
+    sizes = "context_length: 10, device_batch_size: 5, global_batch_size: 10"
+
+    def read(*arguments, written="max_steps: 7"):
+        path = tmp_path / "run.yaml"
+        path.write_text(f"data: {{module: {__name__}.corpus}}\ntraining: {{{sizes}, {written}}}\n")
+        return load_config([str(path), *arguments], schema=SCHEMA)
+
+    return read
 
 
 def test_the_mixtures_epoch_is_878_steps():
@@ -36,36 +42,52 @@ def test_the_mixtures_epoch_is_878_steps():
     assert steps_of_epochs(0.001, 100, 2**19) == 1, "no run of no steps"
 
 
+def test_auto_is_one_epoch_and_more_of_little_data():
+    assert [epochs_of("auto", tokens, 100) for tokens in (50, 1_000, 6_000, 10_000, 10**9)] == [30, 10, 2, 1, 1]
+    assert epochs_of(0.5, 50, 100) == 0.5
+
+
 @pytest.mark.parametrize(
-    ("arguments", "steps"),
+    ("written", "arguments", "steps"),
     [
-        (["--training.epochs=1", "--max_steps=0"], 100),
-        (["--training.epochs=2.5", "--max_steps=0"], 250),
-        (["--training.epochs=1", "--max_steps=7"], 7),
-        (["--max_steps=0"], 0),
-        (["--epochs=1", "--max_steps=0", "--data.module_kwargs.counted=false"], 25 * 5 * 2 * 10 // 100),
+        ("epochs: 1, max_steps: 0", [], 100),
+        ("epochs: 2.5, max_steps: 0", [], 250),
+        ("epochs: auto, max_steps: 0", ["--data.module_kwargs.rows=20"], 30 * 2),
+        ("epochs: 1, max_steps: 7", [], 7),
+        ("max_steps: 0", [], 0),
+        ("epochs: 1, max_steps: 0", ["--max_steps=0"], 0),  # the command line has the last word
+        ("max_steps: 7", ["--epochs=2"], 200),
+        ("epochs: 1, max_steps: 0", ["--epochs=2", "--max_steps=7"], 7),
     ],
 )
-def test_epochs_are_steps_where_no_steps_are_given(arguments, steps):
-    config = with_steps_of_epochs(load(*arguments), world_size=2)
+def test_epochs_are_steps_where_no_steps_are_given(load, written, arguments, steps):
+    config = with_steps_of_epochs(load(*arguments, written=written), world_size=2)
     assert config.section("training").max_steps == steps
-    if "--training.epochs=2.5" in arguments:
-        assert config.origin("training.max_steps") == "training.epochs = 2.5"
+    if "auto" in written:
+        assert config.section("training").epochs == 30
+        assert said(config) == "60 steps: training.epochs=auto: 30 passes over 200 tokens, 100 a step"
 
 
-def test_data_without_a_length_has_no_epochs():
-    endless = ["--data.module_kwargs.counted=false", "--data.module_kwargs.batches=null"]
-    with pytest.raises(ValueError, match=r"endless has no length; set training.max_steps"):
-        with_steps_of_epochs(load("--epochs=1", "--max_steps=0", *endless), world_size=1)
+def test_a_step_of_more_than_all_data_is_said(load):
+    config = with_steps_of_epochs(load("--data.module_kwargs.rows=9", "--epochs=auto"), world_size=1)
+    assert "more than all data: --batch_size=1 --global_batch_size=2 would" in said(config)
+    assert said(load()) is None
+
+
+def test_data_without_a_length_has_no_epochs(load):
+    with pytest.raises(ValueError, match=r"corpus has no length; set training.max_steps"):
+        with_steps_of_epochs(load("--epochs=1", "--data.module_kwargs.rows=null"), world_size=1)
     with pytest.raises(ValueError, match=r"training.epochs must be positive, got -1"):
         load("--epochs=-1")
 
 
-def test_intervals_follow_the_length():
+def test_intervals_follow_the_length(load):
     assert [validation_interval(steps) for steps in (10, 2_000, 19_531)] == [100, 200, 500]
     assert [benchmark_interval(steps) for steps in (1, 300, 700, 19_531)] == [1, 150, 250, 4882]
     switches = ["--no-evals", "--run-core-evals", "--run-chatcore-evals", "--eval-interval=auto", "--eval.bundle=x"]
     wanted = with_intervals(load("--max_steps=600", "--epochs=3", *switches)).section("eval")
     assert (wanted.validate, wanted.eval_every, wanted.core_every, wanted.chatcore_every) == (False, 100, 250, 200)
+    unsaid = with_intervals(load("--max_steps=600", "--run-chatcore-evals", "--eval.bundle=x", written="epochs: auto"))
+    assert unsaid.section("eval").chatcore_every == 250
     untouched = load("--max_steps=600")
     assert with_intervals(untouched) is untouched

@@ -46,8 +46,8 @@ def _horizon(plan: Plan) -> list[str]:
         lines.append(f"Target FLOPs: {plan.config.section('scaling').target_flops:g}")
     elif plan.derived.get(STEPS, "").startswith("param_data_ratio"):
         lines = [f"Calculated number of iterations from target data:param ratio: {plan.steps:,}"]
-    elif not plan.steps:
-        return ["Number of iterations: 0, or by training.epochs"]
+    elif plan.derived.get(STEPS, "").startswith("epochs"):
+        lines = [f"Calculated number of iterations from epochs: {plan.steps:,}"]
     else:
         lines = [f"Using user-provided number of iterations: {plan.steps:,}"]
     lines += [

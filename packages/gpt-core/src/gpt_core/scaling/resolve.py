@@ -20,7 +20,7 @@ from gpt_core.monitor.flops import flops_per_token
 from gpt_core.scaling.batch import Step, align
 from gpt_core.scaling.config import ScalingConfig
 from gpt_core.scaling.counts import Counts, counts_of
-from gpt_core.scaling.horizon import DEFAULT_RATIO, steps_of_flops, steps_of_ratio
+from gpt_core.scaling.horizon import DEFAULT_RATIO, epochs_of, steps_of_epochs, steps_of_flops, steps_of_ratio
 from gpt_core.scaling.meta import on_meta
 from gpt_core.scaling.rules import (
     REFERENCE_DEPTH,
@@ -32,7 +32,7 @@ from gpt_core.scaling.rules import (
 from gpt_core.scaling.sizes import sizes_of, windows_of
 
 MODEL, TRAINING, OPTIMIZER = "model.module_kwargs", "training", "optimizer.module_kwargs"
-STEPS, DEVICE_BATCH = f"{TRAINING}.max_steps", f"{TRAINING}.device_batch_size"
+STEPS, EPOCHS, DEVICE_BATCH = (f"{TRAINING}.{name}" for name in ("max_steps", "epochs", "device_batch_size"))
 BATCH, ACCUMULATION = f"{TRAINING}.global_batch_size", f"{TRAINING}.gradient_accumulation_steps"
 FACTORS = {"rate": "rate_factor", "width": "width_factor", "decay": "decay_factor"}
 """Factor -> the optimizer's argument for it."""
@@ -123,6 +123,16 @@ def look_at(config: Config) -> Data:
     return Data(splits.dataset.vocab_size, epoch_tokens)
 
 
+def by_epochs(config: Config) -> bool:
+    """Whether training.epochs says how long a run is, not training.max_steps.
+
+    The one that the command line has; of both or neither the steps, where they are not 0.
+    """
+    training = config.section("training")
+    epochs, steps = (origin_of(config, key) == COMMAND_LINE for key in (EPOCHS, STEPS))
+    return training.epochs is not None and (epochs > steps or (epochs == steps and not training.max_steps))
+
+
 @dataclass
 class _Resolver:
     config: Config
@@ -140,7 +150,7 @@ class _Resolver:
         depth, reference = self._count(data.vocab_size)
         total, chosen = self._total_batch(depth, reference)
         step = self._step(depth, total)
-        steps = self._steps(step.tokens)
+        steps = self._steps(step.tokens, data)
         factors = self._factors(depth, reference, step.tokens, chosen)
         keep = tuple(dict.fromkeys((*self.scaling.keep, *self.kept)))
         record = {"scaling.keep": list(keep), "scaling.derived": dict(self.derived)}
@@ -217,7 +227,7 @@ class _Resolver:
         T, written = training.context_length, _tokens_written(training, self.world_size)
         ruled = scaling.depth is not None and scaling.rules != "off"
         if scaling.total_batch_size is not None:
-            if twice := [key for key in (BATCH, ACCUMULATION) if _origin(self.config, key) == COMMAND_LINE]:
+            if twice := [key for key in (BATCH, ACCUMULATION) if origin_of(self.config, key) == COMMAND_LINE]:
                 raise ValueError(f"scaling.total_batch_size and {twice[0]} say the same thing twice: leave one out")
             self.derived[BATCH] = f"total_batch_size {scaling.total_batch_size:,}"
             return scaling.total_batch_size, False
@@ -255,15 +265,23 @@ class _Resolver:
             self.derived.setdefault(BATCH, "aligned to whole micro-steps")
         return step
 
-    def _steps(self, batch_tokens: int) -> int:
-        """num_iterations, else target_flops, else tokens per parameter, else what the configuration says."""
-        scaling, written = self.scaling, self.config.section("training").max_steps
-        if self._is_kept(STEPS):
+    def _steps(self, batch_tokens: int, data: Data) -> int:
+        """num_iterations, else target_flops, else epochs, else tokens per parameter, else what is configured."""
+        scaling, training = self.scaling, self.config.section("training")
+        written, in_epochs = training.max_steps, by_epochs(self.config) and scaling.target_flops is None
+        if self._is_kept(STEPS) and not in_epochs:
             self.kept[STEPS] = f"{written:,}"
             return written
         if scaling.target_flops is not None:
             steps = steps_of_flops(scaling.target_flops, self.flops, batch_tokens)
             self._set(STEPS, steps, f"target_flops {scaling.target_flops:g}")
+        elif in_epochs:
+            if data.epoch_tokens is None:  # said by who makes the steps of a run
+                return written
+            epochs = epochs_of(training.epochs, data.epoch_tokens, batch_tokens)
+            steps = steps_of_epochs(epochs, data.epoch_tokens, batch_tokens)
+            self.values |= {STEPS: steps, EPOCHS: epochs}
+            self.derived[STEPS] = f"epochs {epochs:g}"
         elif scaling.param_data_ratio is not None or scaling.depth is not None:
             ratio = DEFAULT_RATIO if scaling.param_data_ratio is None else scaling.param_data_ratio
             steps = steps_of_ratio(ratio, self.counts.scaling, batch_tokens)
@@ -304,7 +322,7 @@ class _Resolver:
 
     def _is_kept(self, key: str) -> bool:
         """Whether the user has said it on the command line, or named it in `scaling.keep`."""
-        return key in self.scaling.keep or _origin(self.config, key) == COMMAND_LINE
+        return key in self.scaling.keep or origin_of(self.config, key) == COMMAND_LINE
 
     def _written(self, key: str) -> Any:
         section, _, name = key.rpartition(".")
@@ -347,10 +365,11 @@ def _tokens_written(training: Any, world_size: int) -> int:
     return sequences * training.context_length
 
 
-def _origin(config: Config, key: str) -> str | None:
+def origin_of(config: Config, key: str) -> str | None:
+    """Where a key was written; None: nowhere."""
     try:
         return config.origin(key)
-    except ConfigError:  # nobody has written it
+    except ConfigError:
         return None
 
 

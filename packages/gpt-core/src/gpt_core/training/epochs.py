@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gpt_core.config import Config
+from gpt_core.scaling.horizon import epochs_of, steps_of_epochs
+from gpt_core.scaling.resolve import EPOCHS, STEPS, by_epochs, look_at, origin_of
 from gpt_core.training.accumulation import plan_batches
 
 
-def steps_of_epochs(epochs: float, tokens: int, tokens_per_step: int) -> int:
-    """The whole number of steps nearest to `epochs` passes over `tokens`, at least one."""
-    return max(1, round(epochs * tokens / tokens_per_step))
-
-
 def with_steps_of_epochs(config: Config, world_size: int) -> Config:
-    """`config`, where training.max_steps is 0 and training.epochs set, with as many steps as these are.
+    """`config` with the steps of its epochs, where these say how long a run is (`by_epochs`).
 
     Opens the data to see how long it is. ValueError for data without a length.
     """
-    training = config.section("training")
-    if training.epochs is None or training.max_steps:
+    if not by_epochs(config):
         return config
-    plan = plan_batches(training, world_size)
-    splits = config.component("data").build(
-        context_length=plan.context_length,
-        device_batch_size=plan.device_batch_size,
-        rank=0,
-        world_size=world_size,
-        seed=config.section("general").seed,
-    )
-    steps = steps_of_epochs(training.epochs, _tokens(splits, plan.device_batch_size * world_size), plan.tokens)
-    return config.changed({"training.max_steps": steps}, f"training.epochs = {training.epochs:g}")
-
-
-def _tokens(splits: Any, rows_per_batch: int) -> int:
-    """Tokens of the training split: as the dataset counts them, else as many as its batches hold."""
-    count = getattr(splits.dataset, "tokens", None)
-    if callable(count):
-        return count("train")
-    batches = getattr(splits.train, "batches_per_epoch", None)
-    if batches is None:
+    training = config.section("training")
+    epoch_tokens = look_at(config).epoch_tokens
+    if epoch_tokens is None:
         raise ValueError(
-            f"training.epochs is set, but {splits.dataset.name} has no length; set training.max_steps instead"
+            f"training.epochs is set, but {config.component('data').path} has no length; set training.max_steps instead"
         )
-    return batches * rows_per_batch * splits.train.context_length
+    plan = plan_batches(training, world_size)
+    epochs = epochs_of(training.epochs, epoch_tokens, plan.tokens)
+    steps = steps_of_epochs(epochs, epoch_tokens, plan.tokens)
+    why = f"training.epochs={training.epochs}: {epochs:g} passes over {epoch_tokens:,} tokens, {plan.tokens:,} a step"
+    if plan.tokens > epoch_tokens:
+        smaller = max(1, epoch_tokens // (4 * plan.context_length))
+        why += f", which is more than all data: --batch_size=1 --global_batch_size={smaller} would learn more of it"
+    return config.changed({EPOCHS: epochs, STEPS: steps}, why)
+
+
+def said(config: Config) -> str | None:
+    """How long a run of epochs is and why; None where something else decided."""
+    origin = origin_of(config, STEPS) or ""
+    return f"{config.section('training').max_steps} steps: {origin}" if origin.startswith(EPOCHS) else None

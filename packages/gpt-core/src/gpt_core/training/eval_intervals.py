@@ -21,7 +21,7 @@ def with_intervals(config: Config) -> Config:
     """`config` with steps in place of every -1 in its section `eval`."""
     wanted, training = config.section("eval"), config.section("training")
     steps, epochs = training.max_steps, training.epochs
-    chatcore = max(1, round(steps / epochs)) if epochs else benchmark_interval(steps)
+    chatcore = benchmark_interval(steps) if epochs in (None, "auto") else max(1, round(steps / epochs))
     found = {
         "eval.eval_every": (wanted.eval_every, validation_interval(steps)),
         "eval.core_every": (wanted.core_every, benchmark_interval(steps)),

@@ -16,6 +16,7 @@ from gpt_core.checkpoint.discovery import step_of
 from gpt_core.config import Config
 from gpt_core.distributed import Distributed
 from gpt_core.monitor import MFUMeter, Sinks
+from gpt_core.training import epochs
 from gpt_core.training.parts import Parts
 from gpt_core.training.recipe import RESUME
 from gpt_core.training.state import TrainState
@@ -128,6 +129,8 @@ def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks:
     )
     sinks.event("start", info.record())
     sinks.info(monitor.startup_report(info))
+    if (length := epochs.said(config)) is not None:
+        sinks.info(length)
 
 
 def planned_bytes(parts: Parts) -> StateBytes:
@@ -136,8 +139,11 @@ def planned_bytes(parts: Parts) -> StateBytes:
 
 
 def conclude(run_dir: Path, sinks: Sinks, parts: Parts) -> None:
-    """Final figures, and the loss curve as a picture."""
+    """Final figures, and the loss curve as a picture, of whatever was measured."""
     state = parts.state
+    if not state.step and state.val_step < 0:
+        sinks.info("no step was taken and nothing evaluated: no figures, no picture")
+        return
     figures = monitor.summarize(monitor.read_run(run_dir), status=state.status)
     figures["optimizer_bytes"] = optimizer_bytes(state.optimizer)  # of this rank, and by the formula
     figures["optimizer_bytes_planned"] = planned_bytes(parts).optimizer

@@ -20,6 +20,8 @@ from .shard_loader import ShardLoader
 
 LongDocuments = Literal["wait", "cut", "split"]
 POSITION_BITS = 48
+SAMPLED = 4096
+"""Rows that the length of an epoch of train is judged by; one that has fewer is counted."""
 
 
 class DocumentFeed:
@@ -214,20 +216,22 @@ class PackingLoader(ShardLoader):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of val and test: until every document was used. Of train, where counting takes long: so many as hold as many
-        tokens as the split."""
+        """Until every document was used, padding and what is cropped included; of a long train split about so many, as
+        if all of it could be packed like its beginning."""
         return -(-self._epoch_rows // (self.world_size * self.device_batch_size))
 
     @cached_property
     def _epoch_rows(self) -> int:
-        if self.split == "train":
-            return -(-len(self._stream) // (self.context_length + 1))
-        packer = self._new_packer(self._first)
-        while True:
+        packer, documents = self._new_packer(self._first), 0
+        while self.split != "train" or packer.rows < SAMPLED:
             packer.fill()
             if packer.epoch:
                 return packer.rows
-            packer.row()
+            documents += len(packer.row())
+        # cropped documents may go in as several pieces, whole ones were cut before they were seen here
+        split = self.dataset.splits[self.split]
+        part, whole = (packer.used + packer.cropped, split.tokens) if self.crop else (documents, split.documents)
+        return -(-packer.rows * whole // part)
 
     def _scanner(self) -> Scanner:
         return Scanner(self.dataset, self.split, virtual_start=True)
