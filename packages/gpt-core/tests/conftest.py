@@ -38,6 +38,7 @@ def toys():
         BATCH=toy.BATCH,
         Batch=toy.ToyBatch,
         Loader=toy.ToyLoader,
+        Spelled=toy.Spelled,
         gpt=toy.tiny_gpt,
         adamw=toy.adamw,
         state=toy.make_state,

@@ -4,7 +4,7 @@ import os
 import signal
 
 import torch
-from toys import ToyLoader, make_state, run_loop
+from toys import VOCAB, Spelled, ToyLoader, make_state, run_loop
 
 from gpt_core.checkpoint import CheckpointError
 from gpt_core.checkpoint.training_state import load_checkpoint, save_checkpoint
@@ -53,6 +53,7 @@ def train(ranks, max_steps, state=None, micro_steps=1, **options):
     # another seed per rank: DDP must hand rank 0's weights to all
     state = state or make_state(seed=ranks.rank, data=loader)
     loss = autoregressive()
+    loss.use_tokenizer(Spelled(*range(VOCAB)))
     strategy = resolve_strategy(ParallelConfig(), ranks)
     forward = parallelize(ModelWithLoss(state.model, loss), strategy, ranks)
     run_loop(state, max_steps, ranks=ranks, loss=loss, forward=forward, micro_steps=micro_steps, **options)

@@ -81,8 +81,10 @@ def test_the_ranks_stay_bitwise_equal(ranks):
 
 def test_evaluation_is_over_the_data_of_all_ranks(ranks, toys, single):
     state, _ = single
+    loss = autoregressive()
+    loss.use_tokenizer(toys.Spelled(*range(toys.VOCAB)))
     alone = evaluate(
-        ModelWithLoss(state.model, autoregressive()),
+        ModelWithLoss(state.model, loss),
         toys.Loader(seed=5),
         loss=autoregressive(),
         iterations=6,

@@ -56,10 +56,10 @@ class Lab:
 
     def measure(self, loader, iterations):
         self.measured.append((self.state.step, loader, iterations))
-        return Evaluation(self.losses.get(self.state.step, 9.0), 0.5, 10)
+        return Evaluation(self.losses.get(self.state.step, 9.0), 0.5, 10, bits_per_byte=1.25)
 
     def run(self, max_steps, hooks=(), test=None, world_size=1, **saving):
-        evaluate = Evaluate(self.evaluation, self.said, self.measure, Val, test, world_size, bytes_per_token=4.0)
+        evaluate = Evaluate(self.evaluation, self.said, self.measure, Val, test, world_size)
         config = CheckpointConfig(**saving)
         save = Save(config, self.run_dir, self.said, Distributed(), {"model": {"module": "m", "module_kwargs": {}}})
         self.state.status = "running"
@@ -262,7 +262,7 @@ def test_the_units_of_what_is_reported(lab):
     ((step, metrics),) = made.said.logged
     assert step == 1 and metrics["val/loss"] == 2.0 and metrics["val/acc"] == 0.5
     assert metrics["val/ppl"] == pytest.approx(math.exp(2.0))
-    assert metrics["val/bits_per_byte"] == pytest.approx(2.0 / math.log(2) / 4.0)
+    assert metrics["val/bits_per_byte"] == 1.25
 
 
 def test_a_sample_does_not_touch_the_state_of_training(toys, tmp_path):

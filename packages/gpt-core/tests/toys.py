@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,16 @@ from gpt_core.models import gpt
 from gpt_core.training import BatchPlan, ModelWithLoss, TrainState, amp_grad_scaler, autoregressive, train
 
 VOCAB, CONTEXT, BATCH = 17, 8, 2
+
+
+class Spelled:
+    """A tokenizer whose tokens stand for so many bytes."""
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+
+    def token_bytes(self):
+        return np.array(self.sizes, np.int32)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from gpt_data import DatasetError, packed_chat, prepare
+from gpt_data import DatasetError, packed_chat
 from gpt_data.loaders import documents as documents_module
 
 few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -197,20 +197,3 @@ def test_a_split_shorter_than_a_row_is_padded(make_documents):
     info, _ = write(make_documents, [[[True, False, True]]])
     batch = next(packed_chat(info.path, context_length=16, device_batch_size=2).val)
     assert (batch.targets != -1).sum() == 2 and batch.targets.shape == (2, 16)
-
-
-def test_bits_per_byte_are_those_of_what_the_assistant_says(tmp_path):
-    """Bytes of answers over counted tokens: their end tokens count and have no text; questions do neither."""
-    rows = [("Why, é?", "Äh."), ("a" * 50, "bc"), ("What?", ""), ("Say it", "日本")]
-    talks = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in rows]
-    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in talks))
-    info = prepare("chat", [tmp_path / "talks.jsonl"], tokenizer="byte", out=tmp_path / "talks", quiet=True)
-    found = packed_chat(info.path, context_length=32, device_batch_size=1).dataset
-    for split in ("train", "val"):
-        ids = info.stream(split).read(0, info.tokens(split)).tolist()
-        held = [a for q, a in rows if f"{q}".encode() in bytes(i for i in ids if i < 256)]
-        size = sum(len(answer.encode()) for answer in held)
-        assert found.bytes_per_token(split) == size / (size + len(held)), "bytes are tokens here, and each has its end"
-    everything = packed_chat(info.path, context_length=32, device_batch_size=1, loss_on="all").dataset
-    assert everything.bytes_per_token("val") == info.bytes_per_token("val")
-    assert found.digest == info.digest

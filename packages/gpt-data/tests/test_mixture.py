@@ -1,6 +1,5 @@
 """Mixtures: rows of several loaders in the shares that were asked for, in lock step on all ranks, resumed exactly."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -11,8 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpt_data import DatasetError, arithmetic, best_fit, mixture, packed_chat, random_windows
-from gpt_data.loaders.mixture_corpus import MixtureCorpus
+from gpt_data import DatasetError, best_fit, mixture, packed_chat, random_windows
 from gpt_data.tokenizers import CharTokenizer
 from gpt_data.tokenizers.fingerprint import fingerprint
 
@@ -154,17 +152,6 @@ def test_the_corpus_of_a_mixture(three, make_documents):
     assert corpus.vocab_size == 60_000 and corpus.load_tokenizer().name == "byte"
     assert corpus.digest != mixture(weighted(three[::-1], [3, 1, 0]), 8, 5).dataset.digest
     assert corpus.digest == mixture(weighted(three, [1, 1, 1]), 8, 5).dataset.digest
-    assert corpus.bytes_per_token("val") == pytest.approx(4)  # as in each of them
-    options = {"max_digits": 2, "max_samples": 100}
-    numbers = mixture([{"loader": "arithmetic", "weight": 1, **options}], 16, 5).dataset
-    assert numbers.bytes_per_token("val") == arithmetic(16, 5, **options).dataset.bytes_per_token("val")
-
-
-def test_bytes_per_token_are_weighted(make_documents, three):
-    split = dataclasses.replace(three[1].splits["val"], bytes=200)
-    other = dataclasses.replace(three[1], splits={"val": split})
-    corpus = MixtureCorpus(("a", "b"), (three[0], other), {"val": [0.25, 0.75]})
-    assert corpus.bytes_per_token("val") == 0.25 * 4 + 0.75 * 2
 
 
 def test_different_vocabularies_are_named(make_documents):

@@ -116,7 +116,7 @@ def test_splits_are_found_and_documents_can_be_held_out_instead(folder):
     splits = open_stream(folder)
     assert documents(tokens(take(splits.val, 9)))[:9] == [f"validation {i}" for i in range(9)]
     assert splits.test is not None and documents(tokens(take(splits.test, 4)))[0] == "test 0"
-    assert (splits.dataset.vocab_size, splits.dataset.path, splits.dataset.bytes_per_token("val")) == (260, None, None)
+    assert (splits.dataset.vocab_size, splits.dataset.path) == (260, None)
     held_out = open_stream(folder, val_split="", val_documents=5, shuffle_window=0)
     assert documents(tokens(take(held_out.val, 9)))[:5] == [text(0, row) for row in range(5)]
     assert documents(tokens(take(held_out.train, 9)))[0] == text(0, 5)

@@ -251,7 +251,7 @@ def test_a_state_of_another_stream_is_refused():
 def test_the_data_stands_for_a_dataset(make, tmp_path):
     splits, again = make(), make(rank=1, world_size=2, prefetch=0)
     data = splits.dataset
-    assert data.path is None and data.bytes_per_token("val") is None and data.digest == again.dataset.digest
+    assert data.path is None and data.load_tokenizer().token_bytes() is None and data.digest == again.dataset.digest
     data.load_tokenizer().save(tmp_path)
     assert load_tokenizer(tmp_path).vocab_size == data.vocab_size == splits.train.vocab_size
     ahead, plain = next(splits.train), next(make(prefetch=0).train)

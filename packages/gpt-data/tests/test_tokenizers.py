@@ -37,6 +37,11 @@ def test_any_text_survives(bpe, text):
         assert ids.dtype == np.uint32 and all(ids < tokenizer.vocab_size)
         assert tokenizer.decode(ids.tolist()) == text
         assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert (
+            tokenizer.token_bytes()[ids].sum() == len(text.encode())
+            and len(tokenizer.token_bytes()) == tokenizer.vocab_size
+        )
+        assert not tokenizer.token_bytes()[list(tokenizer.special_tokens.values())].any()
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the folder is overwritten

@@ -16,6 +16,11 @@ def saved(tmp_path):
     return save
 
 
+def test_tokens_of_a_template_are_no_text():
+    chat = add_special_tokens(ByteTokenizer(), "chatml")
+    assert chat.token_bytes().tolist() == [1] * 256 + [0] * (chat.vocab_size - 256)
+
+
 def test_special_tokens_on_top_are_new(saved):
     base = ByteTokenizer()
     chat = add_special_tokens(base, "chatml")

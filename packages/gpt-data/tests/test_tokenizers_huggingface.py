@@ -43,6 +43,12 @@ def test_an_exported_vocabulary_gives_the_same_ids(bpe, hf, text):
     assert hf.decode(hf.encode(text)) == text
 
 
+def test_bytes_of_tokens(bpe, hf):
+    assert hf.token_bytes().tolist() == bpe.token_bytes().tolist()
+    other = json.loads(hf._content) | {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
+    assert HuggingFaceTokenizer(json.dumps(other)).token_bytes() is None
+
+
 def test_transformers_reads_an_exported_vocabulary(bpe, exported):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)

@@ -87,6 +87,9 @@ class WordTokenizer:
             before = token
         return text
 
+    def token_bytes(self) -> None:
+        """A word is written in more than one way."""
+
     def save(self, folder: Path | str) -> None:
         write_description(folder, f"{type(self).__module__}.{type(self).__name__}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ class Evaluation:
     loss: float
     accuracy: float
     targets: int
+    bits_per_byte: float | None
+    """Of the targets that are text; None where the loss does not say, or there is no text."""
 
 
 @torch.no_grad()
@@ -43,16 +46,19 @@ def evaluate(
     forward.eval()
     # one process's share, rounded up so that ranks never disagree on the number of forward passes
     share = -(-iterations // distributed.world_size)
-    totals = torch.zeros(4, dtype=torch.float64, device=distributed.device)
+    totals = torch.zeros(6, dtype=torch.float64, device=distributed.device)
     for _ in range(share):
         batch = next(data).to(distributed.device, non_blocking=True)
         with autocast():
             sums = forward(batch.inputs, batch.targets, getattr(batch, "cu_seqlens", None))
-        totals += torch.stack([sums.loss, loss.count(batch.targets), sums.correct, sums.items]).double()
+        totals[:4] += torch.stack([sums.loss, loss.count(batch.targets), sums.correct, sums.items]).double()
+        if sums.text is not None:
+            totals[4:] += sums.text.double()
     reshard(forward)
     forward.train(was_training)
     data.load_state_dict(position)
-    loss_sum, count, correct, items = distributed.sum(totals.tolist())
+    loss_sum, count, correct, items, nats, size = distributed.sum(totals.tolist())
     if not count:
         raise ValueError("the evaluation data has no targets: every one of them is masked")
-    return Evaluation(loss_sum / count, correct / max(items, 1.0), int(count))
+    bits = nats / math.log(2) / size if size else None
+    return Evaluation(loss_sum / count, correct / max(items, 1.0), int(count), bits)

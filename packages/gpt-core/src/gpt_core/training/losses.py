@@ -5,12 +5,14 @@ B sequences, T positions, V vocabulary. Targets are token ids; -1 is ignored eve
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt_core.training.text_bytes import TextBytes
 from gpt_kernels import linear_cross_entropy_and_lse
 
 IGNORE = -1
@@ -27,6 +29,15 @@ class LossSums(NamedTuple):
     """Hits: tokens, or whole answers, depending on the loss. Zero when accuracy was not asked for."""
     items: Tensor
     """What `correct` is a fraction of."""
+    text: Tensor | None = None
+    """(2,): nats of the targets that are text, and their bytes. None: not measured, as in training."""
+
+    @classmethod
+    def total(cls, parts: Sequence[LossSums]) -> LossSums:
+        """The sums of micro-batches that are parts of one."""
+        numbers = (torch.stack(each).sum(0) for each in zip(*(part[:4] for part in parts), strict=True))
+        texts = [part.text for part in parts if part.text is not None]
+        return cls(*numbers, torch.stack(texts).sum(0) if texts else None)
 
     @property
     def auxiliary(self) -> Tensor:
@@ -54,6 +65,7 @@ class FusedLoss(Loss, Protocol):
 class Autoregressive:
     """Cross-entropy of every position's next token, and the z-loss (PaLM, arXiv:2204.02311 §5).
 
+    Of a tokenizer it knows (`use_tokenizer`) it measures text where it measures accuracy.
     z_loss: weight of the mean squared log-partition function, added to what is differentiated, not to what is reported.
     """
 
@@ -61,6 +73,11 @@ class Autoregressive:
         if z_loss < 0:
             raise ValueError(f"z_loss is a weight, 0 (off) or positive, got {z_loss}")
         self.z_loss = z_loss
+        self.text: TextBytes | None = None
+
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """What the targets are tokens of."""
+        self.text = TextBytes.of(tokenizer)
 
     def count(self, targets: Tensor) -> Tensor:
         return (targets != IGNORE).sum()
@@ -68,15 +85,16 @@ class Autoregressive:
     def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
         logits = logits_BTV.flatten(0, -2)
         targets = targets_BT.flatten()
-        loss = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-        objective = loss
+        nats = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none" if accuracy else "sum")
+        loss = objective = nats.sum()
         if self.z_loss:
             log_z = logits.float().logsumexp(-1)
             objective = loss + self.z_loss * (log_z.square() * (targets != IGNORE)).sum()
         zero = loss.new_zeros(())
         if not accuracy:
             return LossSums(objective, loss.detach(), zero, zero)
-        return LossSums(objective, loss.detach(), (logits.argmax(-1) == targets).sum(), self.count(targets))
+        text = None if self.text is None else self.text.measure(nats.detach(), targets)
+        return LossSums(objective, loss.detach(), (logits.argmax(-1) == targets).sum(), self.count(targets), text)
 
     def of_hidden(self, x_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor, *, softcap: float = 0.0) -> LossSums:
         objective, log_z_BT = linear_cross_entropy_and_lse(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from gpt_core.training.losses import FusedLoss, Loss, LossSums
@@ -38,8 +37,7 @@ class ModelWithLoss(nn.Module):
             loss = cast(FusedLoss, self.loss)
             return loss.of_hidden(x_BTD, weight_VD, targets, softcap=model.config.logit_softcap)
         rows = zip(x_BTD.flatten(0, 1).split(ROWS), targets.flatten().split(ROWS), strict=True)
-        sums = [self.loss(model.logits(x_RD), targets_R, accuracy=True) for x_RD, targets_R in rows]
-        return LossSums(*(torch.stack(parts).sum() for parts in zip(*sums, strict=True)))
+        return LossSums.total([self.loss(model.logits(x_RD), targets_R, accuracy=True) for x_RD, targets_R in rows])
 
     def _call(self, function: Callable[..., Tensor], ids: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """function: the model, or its `hidden`."""

@@ -179,7 +179,6 @@ def make_hooks(
         splits.val,
         splits.test,
         ranks.world_size,
-        bytes_per_token=splits.dataset.bytes_per_token("val"),
     )
     follow = [hooks.FollowStages(parts.stages, parts.state.model, parts.loss, splits.train)] if parts.stages else []
     if config.section("eval").eval_only:

@@ -98,9 +98,6 @@ class AnswerCorpus:
     def load_tokenizer(self) -> WordTokenizer:
         return WordTokenizer()
 
-    def bytes_per_token(self, split: str) -> float | None:
-        return None
-
 
 class Answers(CountedLoader):
     """An endless stream of new rows of the training split; batch i of a rank is a function of (seed, rank, i)."""

@@ -138,10 +138,6 @@ class ExpressionCorpus:
     def load_tokenizer(self) -> WordTokenizer | BPETokenizer:
         return WordTokenizer() if self.tokenizer == "words" else digit_tokenizer()
 
-    def bytes_per_token(self, split: str) -> float | None:
-        """None: nothing is predicted here whose bits could be counted per byte."""
-        return None
-
     def draw(self, numbers: Tensor, split: str, seed: int, trim: bool) -> Layout:
         """The examples with these numbers (B,), as wide as the longest of them (rounded up) or as the context."""
         words = self.tokenizer == "words"

@@ -72,7 +72,7 @@ def mixture(
     named = ["train", "val"] + ["test"] * all(splits.test is not None for splits in built)
     shares = {split: _shares(strategy, names, sources, corpora, split) for split in named}
     test = mixed("test", 0) if "test" in named else None
-    corpus = MixtureCorpus(tuple(names), tuple(corpora), shares)
+    corpus = MixtureCorpus(tuple(names), tuple(corpora))
     return Splits(train=prefetched(mixed("train", seed), prefetch), val=mixed("val", 0), test=test, dataset=corpus)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..dataset import DatasetInfo
@@ -15,12 +15,10 @@ from .splits import Corpus
 
 @dataclass(frozen=True)
 class MixtureCorpus:
-    """Several corpora of one vocabulary, and the share of rows that each has in every split."""
+    """Several corpora of one vocabulary."""
 
     names: tuple[str, ...]
     corpora: tuple[Corpus, ...]
-    shares: Mapping[str, Sequence[float]]
-    """By split: one probability for each corpus."""
     path: None = None
 
     @property
@@ -38,17 +36,6 @@ class MixtureCorpus:
 
     def load_tokenizer(self) -> Tokenizer:
         return self.corpora[0].load_tokenizer()
-
-    def bytes_per_token(self, split: str) -> float | None:
-        """Expected over the draws: rows have equally many tokens, so it is the sources' own, averaged by their shares.
-
-        None where one of the sources has none.
-        """
-        own = [corpus.bytes_per_token(split) for corpus in self.corpora]
-        known = [value for value in own if value is not None]
-        if len(known) < len(own):
-            return None
-        return sum(share * value for share, value in zip(self.shares[split], known, strict=True))
 
 
 def require_same_tokenizer(names: Sequence[str], corpora: Sequence[Corpus]) -> None:

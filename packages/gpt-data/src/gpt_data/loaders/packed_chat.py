@@ -16,7 +16,6 @@ from .packing import PackingLoader
 from .prefetch import prefetched
 from .shard_loader import LossOn
 from .splits import Splits
-from .supervised import SupervisedInfo
 
 
 def packed_chat(
@@ -44,9 +43,7 @@ def packed_chat(
     train = PackedChat(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
     val = PackedChat(info, "val", *shape, **options)
     test = PackedChat(info, "test", *shape, **options) if "test" in info.splits else None
-    masked = loss_on == "mask" and info.mask_stream("val") is not None
-    counted = SupervisedInfo(**vars(info)) if masked else info
-    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=counted)
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
 
 
 class PackedChat(PackingLoader):

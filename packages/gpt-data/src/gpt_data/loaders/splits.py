@@ -29,10 +29,6 @@ class Corpus(Protocol):
 
     def load_tokenizer(self) -> Tokenizer: ...
 
-    def bytes_per_token(self, split: str) -> float | None:
-        """Turns nats per token into bits per byte; None where tokens stand for no text."""
-        ...
-
 
 @dataclass(frozen=True)
 class Splits:

@@ -108,9 +108,6 @@ class StreamedCorpus:
     def load_tokenizer(self) -> Tokenizer:
         return self.tokenizer
 
-    def bytes_per_token(self, split: str) -> None:
-        """Not known before everything was read."""
-
 
 class _Document(NamedTuple):
     """A tokenized document in the buffer, and how to find it again."""

@@ -46,10 +46,6 @@ class SyntheticCorpus:
     def load_tokenizer(self) -> Tokenizer:
         return self.tokenizer
 
-    def bytes_per_token(self, split: str) -> float | None:
-        """None: these tokens stand for no text, so that bits per byte mean nothing."""
-        return None
-
     def splits(self, *shape: int, seed: int, prefetch: int) -> Splits:
         """Loaders of all splits; shape: context_length, device_batch_size, rank, world_size."""
         train, val = ShuffledRows(self, "train", *shape, seed=seed), RowsInOrder(self, "val", *shape)

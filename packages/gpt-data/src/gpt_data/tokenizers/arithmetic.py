@@ -43,6 +43,9 @@ class ArithmeticTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._symbols.decode(ids)
 
+    def token_bytes(self) -> None:
+        """These symbols are no text."""
+
     def save(self, folder: Path | str) -> None:
         write_description(folder, "arithmetic")
 

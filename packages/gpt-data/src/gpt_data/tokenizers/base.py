@@ -55,6 +55,13 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def token_bytes(self) -> np.ndarray | None:
+        """[vocab_size] int32: bytes of text that each token stands for, 0 for special tokens.
+
+        None where tokens stand for no certain bytes: bits per byte mean nothing then.
+        """
+        ...
+
     def save(self, folder: Path | str) -> None:
         """Write the files from which `load_tokenizer(folder)` makes an equal tokenizer."""
         ...

@@ -88,6 +88,11 @@ class BPETokenizer:
         check_known(self, ids)
         return self._encoding.decode(list(ids), errors="replace")
 
+    def token_bytes(self) -> np.ndarray:
+        sizes = np.zeros(self.vocab_size, np.int32)
+        sizes[list(self.ranks.values())] = [len(token) for token in self.ranks]
+        return sizes
+
     def save(self, folder: Path | str) -> None:
         lines = (b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in _by_rank(self.ranks))
         content = b"".join(lines)

@@ -41,6 +41,9 @@ class ByteTokenizer:
         parts = (SPECIAL_TEXT[i].encode() if i >= 256 else bytes([i]) for i in ids)
         return b"".join(parts).decode(errors="replace")
 
+    def token_bytes(self) -> np.ndarray:
+        return (np.arange(self.vocab_size) < 256).astype(np.int32)
+
     def save(self, folder: Path | str) -> None:
         write_description(folder, "byte")
 

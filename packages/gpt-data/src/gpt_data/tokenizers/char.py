@@ -67,6 +67,10 @@ class CharTokenizer:
         check_known(self, ids)
         return "".join(EOT if i == self.eot_id else self.chars[i] for i in ids)
 
+    def token_bytes(self) -> np.ndarray:
+        sizes = [len(char.encode("utf-8", "surrogatepass")) for char in self.chars]
+        return np.array(sizes + [0] * (self.eot_id is not None), np.int32)
+
     def save(self, folder: Path | str) -> None:
         write_description(folder, "char", chars=self.chars, eot=self.eot_id is not None)
 

@@ -68,6 +68,9 @@ class GrokkingTokenizer:
         check_known(self, ids)
         return " ".join(self._spellings[i] for i in ids)
 
+    def token_bytes(self) -> None:
+        """These symbols are no text."""
+
     def save(self, folder: Path | str) -> None:
         write_description(folder, "grokking", prime=self.prime)
 

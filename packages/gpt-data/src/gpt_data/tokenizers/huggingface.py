@@ -87,6 +87,17 @@ class HuggingFaceTokenizer:
         check_known(self, ids)
         return self._parsing.decode(list(ids), skip_special_tokens=False)
 
+    def token_bytes(self) -> np.ndarray | None:
+        """Of byte-level vocabularies, whose tokens are spelled with a character for each byte; None for others."""
+        if not _has_byte_level(json.loads(self._content).get("decoder")):
+            return None
+        added = self._parsing.get_added_tokens_decoder()
+        sizes = np.zeros(self.vocab_size, np.int32)
+        for spelling, token in self._parsing.get_vocab(with_added_tokens=True).items():
+            sizes[token] = len(spelling.encode()) if token in added else len(spelling)
+        sizes[list(self.special_tokens.values())] = 0
+        return sizes
+
     def save(self, folder: Path | str) -> None:
         content = self._content.encode()
         digest = hashlib.sha256(content).hexdigest()
@@ -118,6 +129,12 @@ def _open(content: str):
     made.no_truncation()
     made.no_padding()
     return made
+
+
+def _has_byte_level(decoder: dict[str, Any] | None) -> bool:
+    """Whether a `decoder` of a tokenizer.json, or one of its sequence, turns characters back into bytes."""
+    each = (decoder or {}).get("decoders", [decoder or {}])
+    return any(one.get("type") == "ByteLevel" for one in each)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class SpecialTokenizer:
             parts.extend([self.spellings[i - first] for i in run] if added else [self.base.decode(run)])
         return "".join(parts)
 
+    def token_bytes(self) -> np.ndarray | None:
+        known = self.base.token_bytes()
+        return None if known is None else np.pad(known, (0, len(self.spellings)))
+
     def save(self, folder: Path | str) -> None:
         folder = write_description(folder, "special", template=self.template, special_tokens=list(self.spellings))
         self.base.save(folder / BASE_FOLDER)

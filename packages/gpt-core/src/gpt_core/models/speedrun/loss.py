@@ -13,6 +13,7 @@ from torch import Tensor
 
 import gpt_kernels
 from gpt_core.training.losses import IGNORE, LossSums
+from gpt_core.training.text_bytes import TextBytes
 from gpt_kernels import SigmoidCap, cross_entropy, fp8_linear_cross_entropy, linear_cross_entropy_and_lse
 
 from .fp8 import check_fp8
@@ -37,6 +38,7 @@ class SpeedrunLoss:
             check_fp8()
         self.fp8, self.prefix = fp8, prefix
         self.prefixes: Tensor | None = None
+        self.text: TextBytes | None = None
         self.set_weights(weights)
 
     def set_weights(self, weights: Sequence[float]) -> None:
@@ -49,6 +51,7 @@ class SpeedrunLoss:
 
     def use_tokenizer(self, tokenizer: Any) -> None:
         """What the targets are tokens of. ValueError if it cannot tell prefixes and they are asked for."""
+        self.text = TextBytes.of(tokenizer)
         if self.prefix:
             self.prefixes = table_of(tokenizer)
 
@@ -62,10 +65,13 @@ class SpeedrunLoss:
 
     def __call__(self, logits_BTV: Tensor, targets_BT: Tensor, accuracy: bool = False) -> LossSums:
         """accuracy means evaluation: the next token alone. logits are capped."""
-        next_token = cross_entropy(logits_BTV, targets_BT, ignore_index=IGNORE, reduction="sum")
+        reduction = "none" if accuracy else "sum"
+        nats = cross_entropy(logits_BTV, targets_BT, ignore_index=IGNORE, reduction=reduction)
+        next_token = nats.sum()
         if accuracy:
             right = (logits_BTV.argmax(-1) == targets_BT).sum()
-            return LossSums(next_token, next_token.detach(), right, self.count(targets_BT))
+            text = None if self.text is None else self.text.measure(nats.detach(), targets_BT)
+            return LossSums(next_token, next_token.detach(), right, self.count(targets_BT), text)
         zero = next_token.new_zeros(())
         objective = cross_entropy(logits_BTV, targets_BT, **self._options(targets_BT))
         return LossSums(objective, next_token.detach(), zero, zero)

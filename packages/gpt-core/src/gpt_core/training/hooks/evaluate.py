@@ -17,8 +17,7 @@ class Evaluate(Hook):
     """Sets `state.val_loss` and `state.best_val_loss`, and reports `val/*` (and `test/*`).
 
     measure: `(loader, iterations=n) -> Evaluation`. val, test: loaders with `batches_per_epoch` (of one rank); test
-    may be None. bytes_per_token: of the validation split, for bits per byte. Put this hook before `Save`, which looks
-    for an improvement.
+    may be None. Put this hook before `Save`, which looks for an improvement.
     """
 
     def __init__(
@@ -29,9 +28,8 @@ class Evaluate(Hook):
         val: Any,
         test: Any | None,
         world_size: int = 1,
-        bytes_per_token: float | None = None,
     ):
-        self.config, self.sinks, self.measure, self.bytes_per_token = config, sinks, measure, bytes_per_token
+        self.config, self.sinks, self.measure = config, sinks, measure
         self.val, self.test = val, test if config.test_at_end else None
         self.world_size = world_size
 
@@ -62,8 +60,8 @@ class Evaluate(Hook):
         if state.step and result.loss < best:
             state.best_val_loss = result.loss
         metrics = {"val/loss": result.loss, "val/acc": result.accuracy, "val/ppl": math.exp(min(result.loss, 700.0))}
-        if self.bytes_per_token:
-            metrics["val/bits_per_byte"] = result.loss / math.log(2) / self.bytes_per_token
+        if result.bits_per_byte is not None:
+            metrics["val/bits_per_byte"] = result.bits_per_byte
         metrics |= {"val/train_time_s": state.train_seconds, "val/train_cpu_s": state.cpu_seconds}
         self._report(state, metrics | {"val/time_s": time.perf_counter() - started})
 
