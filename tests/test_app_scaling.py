@@ -8,6 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from gpt_core import scaling
+from gpt_core.config import load_config
+from gpt_core.monitor import ConsoleSink
+from gpt_core.training.recipe import SCHEMA
 from scaling_runs import HEADER, bowl, vibe_log, write_run
 from workspace import ROOT
 
@@ -160,6 +164,26 @@ def test_lines_of_nanochat(app, tmp_path):
     assert (row.flops_budget, row.params_scaling, row.params_total) == (2.15e18, 110_100_480, 135_266_342)
     assert (row.val_bpb, row.core_score, row.tokens_trained) == (0.912345, 0.1234, 10_485_760)
     assert row.mfu == pytest.approx(0.41) and row.flops_per_token == 854_655_000
+
+
+def test_lines_of_our_own(app, tmp_path):
+    """What `make ddp-train DEPTH=12 TARGET_FLOPS=1e18` leaves in logs/."""
+    argv = ["depth", "--depth=12", "--target-flops=1e18"]
+    config = load_config(argv, schema=SCHEMA, config_dirs=[ROOT / "apps/pretrain/configs"])
+    plan = scaling.resolve(config, world_size=8, device_type="cuda", data=scaling.Data(50257, None))
+    with open(tmp_path / "scaling_laws_N12_F1e18.log", "w", encoding="utf-8") as log:
+        console = ConsoleSink(plan.steps, style=config.section("logging").style, stream=log)
+        console.event("info", {"message": scaling.report(plan)})
+        for step, seconds, mfu in ((10, 9.0, 0.1), (1000, 1.0, 0.4), (2232, 2.0, 0.5)):
+            console.log(step, {"train/loss": 3.0, "train/step_time_ms": 1000 * seconds, "train/mfu": mfu})
+        console.event("eval", {"step": 2232, "val/loss": 2.9, "val/bits_per_byte": 0.8972, "val/time_s": 2.0})
+        console.event("info", {"message": "step 2232: core score +0.1234 (22 tasks)"})
+    (row,), warnings = app.run_logs.gather(tmp_path)
+    assert (row.flops_budget, row.depth, row.model_dim, row.num_iterations) == (1e18, 12, 768, 2232)
+    assert (row.params_total, row.params_scaling, row.batch) == (162_201_600, 123_568_128, 2**19)
+    assert (row.val_bpb, row.core_score, row.tokens_trained) == (0.8972, 0.1234, 2232 * 2**19)
+    assert row.train_time_sec == 10 * 9 + 990 * 1 + 1232 * 2 and row.mfu == pytest.approx(0.45)
+    assert row.flops_per_token == 854_654_976 and warnings == []
 
 
 def test_unfinished_runs_are_named_and_left_out(app, tmp_path):

@@ -19,14 +19,14 @@ _FACTS = {
     "tokens_trained": (rf"Total (?:number of )?training tokens: {_NUMBER}",),
     "flops_per_token": (rf"FLOPs per token: {_NUMBER}",),
     "flops_budget": (rf"(?<!from )[Tt]arget FLOPs:? {_NUMBER}", rf"--target[-_]flops[= ]{_NUMBER}"),
-    "depth": (rf"--depth[= ]{_NUMBER}", rf'"n_layer": {_NUMBER}'),
-    "model_dim": (rf'"n_embd": {_NUMBER}',),
+    "depth": (rf"^SCALING depth {_NUMBER}", rf"--depth[= ]{_NUMBER}", rf'"n_layer": {_NUMBER}'),
+    "model_dim": (rf"^SCALING depth \d+, {_NUMBER} channels", rf'"n_embd": {_NUMBER}'),
 }
 _STEP = re.compile(r"\[Step\s+(\d+)/(\d+)\]|^step (\d+)/(\d+)")
 _SECONDS = re.compile(rf"(?:Time|dt): {_NUMBER}\s*(ms|s)\b")
 _MFU = re.compile(rf"(?:bf16_)?(?:MFU|mfu): {_NUMBER}")
 _EVALUATION = re.compile(rf"VALIDATION \| Step\s+(\d+)\b.*\bBPB: {_NUMBER}|^Step (\d+) \| Validation bpb: {_NUMBER}")
-_CORE = re.compile(rf"Step\s+(\d+)\b.*\bCORE(?: metric| score)?: {_NUMBER}")
+_CORE = re.compile(rf"Step\s+(\d+)\b.*\bCORE(?: metric| score)?: {_NUMBER}|^step (\d+): core score {_NUMBER}")
 _BUDGET_IN_NAME = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?[eE]\+?\d+)")
 _DEPTH_IN_NAME = re.compile(r"(?:^|[-_/])d(?:epth)?[-_]?(\d+)(?=[-_./]|$)")
 
@@ -45,7 +45,7 @@ class Spoken:
     """Step -> validation bits per byte."""
     core: dict[int, float] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
-    """Step -> seconds that it took."""
+    """Step -> seconds that it took, or the mean of the steps since the line before."""
     mfu: dict[int, float] = field(default_factory=dict)
     """Step -> fraction."""
     last_of: int | None = None
@@ -63,7 +63,7 @@ class Spoken:
         if found := _EVALUATION.search(line):
             self.bpb[int(found[1] or found[3])] = number(found[2] or found[4])
         elif found := _CORE.search(line):
-            self.core[int(found[1])] = number(found[2])
+            self.core[int(found[1] or found[3])] = number(found[2] or found[4])
         elif found := _STEP.search(line):
             self._hear_step(int(found[1] or found[3]), int(found[2] or found[4]), line)
         else:

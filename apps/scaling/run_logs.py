@@ -9,7 +9,7 @@ from typing import Any
 from log_lines import Spoken, named_budget, named_depth
 from measurement import COLUMNS, NEEDED, WHOLE, Measurement, ResultsError, read_results
 
-from gpt_core.monitor import Run, RunError, read_run
+from gpt_core.monitor import RunError, read_run
 from gpt_core.monitor.jsonl import read_lines
 
 SKIPPED_STEPS = 10
@@ -79,12 +79,14 @@ def from_run(path: Path) -> tuple[Measurement, list[str]]:
     if run.status != "completed" or final is None or final.step != steps:
         at = run.evals[-1].step if run.evals else "?"
         raise Unusable(f"{path}: {run.status}, last evaluation in bits per byte at step {at} of {steps}")
+    times = run.curve("train/step_time_ms")
+    reported = {point.step: 1e-3 * point.metrics["train/step_time_ms"] for point in times}
     figures = {
         **spoken.facts,
         **_configured(run.start.get("config") or {}),
         "num_iterations": steps,
         "core_score": run.last("core/score"),
-        "train_time_sec": final.metrics.get("val/train_time_s") or _total_seconds(run),
+        "train_time_sec": final.metrics.get("val/train_time_s") or _total_seconds(reported),
         "cpu_time_sec": final.metrics.get("val/train_cpu_s"),
         "mfu": _mean({point.step: point.metrics["train/mfu"] for point in run.curve("train/mfu")}),
     }
@@ -109,7 +111,7 @@ def from_text(path: Path) -> tuple[Measurement, list[str]]:
         **spoken.facts,
         "num_iterations": steps,
         "core_score": core,
-        "train_time_sec": sum(spoken.seconds.values()) if len(spoken.seconds) >= steps - 1 else None,
+        "train_time_sec": _total_seconds(spoken.seconds) if max(spoken.seconds, default=0) >= steps - 1 else None,
         "mfu": _mean(spoken.mfu),
     }
     return _measurement(path, path.stem, figures, spoken.bpb[last])
@@ -152,10 +154,8 @@ def _mean(values: Mapping[int, float]) -> float | None:
     return sum(kept) / len(kept) if kept else None
 
 
-def _total_seconds(run: Run) -> float | None:
-    """Each report holds the mean time of the steps since the one before."""
-    total, before = 0.0, 0
-    for point in run.curve("train/step_time_ms"):
-        total += 1e-3 * point.metrics["train/step_time_ms"] * (point.step - before)
-        before = point.step
-    return total or None
+def _total_seconds(reports: Mapping[int, float]) -> float | None:
+    """Of all steps, where each report holds the mean time of those since the one before. Steps count from 0 or 1."""
+    steps = sorted(reports)
+    before = [min(0, steps[0] - 1), *steps] if steps else []
+    return sum(reports[step] * (step - last) for last, step in zip(before, steps, strict=False)) or None

@@ -336,8 +336,26 @@ def test_failure_names_the_reason():
     assert stream.text == "run failed: ValueError: token 70 ≥ vocabulary 65\n"
 
 
+def test_steps_prints_lines_that_others_read():
+    stream = Terminal()
+    console = ConsoleSink(2232, style="steps", stream=stream)
+    figures = {"train/tokens_per_sec": 512_000.0, "train/mfu": 0.41, "train/step_time_ms": 1020.0}
+    console.log(10, METRICS | figures | {"train/grad_norm": 0.5})
+    console.event("eval", {"step": 100, "val/loss": 3.1, "val/bits_per_byte": 1.01, "val/time_s": 2.0})
+    console.log(2232, METRICS)
+    console.event("eval", {"step": 2232, "test/loss": 3.25})
+    assert stream.text.splitlines() == [
+        "[Epoch 1/1] [Step    10/2232] (  0.4%) | Loss: 2.3457 | LR: 6.00e-04 | Grad: 0.5000 | Speed: 512.0K tok/s"
+        " | MFU: 41.00% | Time: 1.02s",
+        "VALIDATION | Step   100 | Val Loss: 3.100000 | BPB: 1.010000 | Time: 2.00s",
+        "[Epoch 1/1] [Step  2232/2232] (100.0%) | Loss: 2.3457 | LR: 6.00e-04 | Grad: n/a | Speed: 12.3K tok/s"
+        " | MFU: n/a | Time: 0.5s",
+        "eval at step 2232: test/loss=3.25",
+    ]
+
+
 def test_unknown_style():
-    with pytest.raises(ValueError, match=r"'fancy'.*one of compact, blocks, quiet, speedrun"):
+    with pytest.raises(ValueError, match=r"'fancy'.*one of compact, blocks, quiet, speedrun, steps"):
         ConsoleSink(1, style="fancy")  # ty: ignore[invalid-argument-type]
 
 

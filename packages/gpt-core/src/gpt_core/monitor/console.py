@@ -13,7 +13,7 @@ from .sinks import BaseSink, Number, Status
 from .summary import summary_rows, summary_table
 from .text import count, duration, is_utf8, number, pairs, percent, printable, scalar
 
-ConsoleStyle = Literal["compact", "blocks", "quiet", "speedrun"]
+ConsoleStyle = Literal["compact", "blocks", "quiet", "speedrun", "steps"]
 _WIDTH = 80
 _REDRAW_S = 0.1  # a faster progress line only costs time
 
@@ -25,6 +25,7 @@ class ConsoleSink(BaseSink):
     - blocks: the iteration block with memory and gradients, one per `log`.
     - quiet: evaluations, checkpoints, samples and messages only.
     - speedrun: the lines of modded-nanogpt's logs, of evaluations and steps; train_time is the clock of the record.
+    - steps: `step_line` and `validation_line`, which are read from a log by apps/scaling and will not change.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class ConsoleSink(BaseSink):
             self._print(iteration_block(step, {**self._static, **metrics}, self._time_left(step, now)))
         elif self._style == "speedrun":
             self._print(self._record_line(step, (scalar(metrics, "train/train_time_hr") or 0.0) * 3600))
+        elif self._style == "steps":
+            self._print(step_line(step, self.max_steps, metrics))
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         if kind in ("warning", "error"):
@@ -83,6 +86,8 @@ class ConsoleSink(BaseSink):
         elif kind == "eval" and self._style == "speedrun" and "val/train_time_s" in data:
             losses = f" val_loss:{data['val/loss']:.4f}"
             self._print(self._record_line(int(data["step"]), data["val/train_time_s"], losses))
+        elif kind == "eval" and self._style == "steps" and scalar(data, "val/loss") is not None:
+            self._print(validation_line(data))
         elif kind == "eval":
             self._print(self._eval_line(data), style="bold green" if self._is_best(data) else "green")
         elif kind == "checkpoint":
@@ -191,6 +196,35 @@ class ConsoleSink(BaseSink):
 def _loss(metrics: Mapping[str, Number]) -> str:
     loss = scalar(metrics, "train/loss")
     return "n/a" if loss is None else f"{loss:.4f}"
+
+
+def step_line(step: int, max_steps: int, metrics: Mapping[str, Any]) -> str:
+    """A step as in VibeNanoChat's logs. Time: seconds, the mean of the steps since the last line; LR: that of the first
+    group. Epoch is 1/1 always: a run goes once over its steps, however often these go over the data."""
+    seconds, rate, mfu = (scalar(metrics, f"train/{name}") for name in ("step_time_ms", "tokens_per_sec", "mfu"))
+    parts = (
+        f"[Epoch 1/1] [Step {step:5d}/{max_steps}] ({100 * step / max(1, max_steps):5.1f}%)",
+        f"Loss: {_loss(metrics)}",
+        f"LR: {_or_unknown(scalar(metrics, 'train/lr'), '{:.2e}')}",
+        f"Grad: {_or_unknown(scalar(metrics, 'train/grad_norm'), '{:.4f}')}",
+        f"Speed: {_or_unknown(rate and rate / 1000, '{:.1f}K tok/s')}",
+        f"MFU: {_or_unknown(mfu and 100 * mfu, '{:.2f}%')}",
+        f"Time: {_or_unknown(seconds and seconds / 1000, '{:.4g}s')}",
+    )
+    return " | ".join(parts)
+
+
+def validation_line(data: Mapping[str, Any]) -> str:
+    """An evaluation as in VibeNanoChat's logs: the loss in nats per token, bits per byte, and what it took."""
+    return (
+        f"VALIDATION | Step {int(data['step']):5d} | Val Loss: {data['val/loss']:.6f}"
+        f" | BPB: {_or_unknown(scalar(data, 'val/bits_per_byte'), '{:.6f}')}"
+        f" | Time: {_or_unknown(scalar(data, 'val/time_s'), '{:.2f}s')}"
+    )
+
+
+def _or_unknown(value: float | None, shown: str) -> str:
+    return "n/a" if value is None else shown.format(value)
 
 
 def iteration_block(step: int, metrics: Mapping[str, Any], time_left: float | None = None) -> str:

@@ -77,8 +77,8 @@ class TrainingConfig:
     more micro-steps; auto: on GPUs."""
     max_steps: int = 1000
     epochs: float | Literal["auto"] | None = None
-    """Passes over the training split; count where max_steps is 0, or where they are on the command line and max_steps is
-    not. auto: one, and over little data as many as make 100 steps, at most 30."""
+    """Passes over the training split; count where max_steps is 0, or where the command line has them and no max_steps.
+    auto: one, and over little data as many as make 100 steps, at most 30."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0: no clipping."""
     activation_checkpointing: bool = False
@@ -94,7 +94,7 @@ class TrainingConfig:
         sizes = dict.fromkeys(
             ("context_length", "device_batch_size", "global_batch_size", "gradient_accumulation_steps"), 1
         )
-        if isinstance(self.epochs, float) and not 0 < self.epochs < math.inf:
+        if isinstance(self.epochs, int | float) and not 0 < self.epochs < math.inf:
             raise ValueError(f"training.epochs must be positive, got {self.epochs}")
         _at_least("training", self, **sizes, max_steps=0, grad_clip=0, max_nonfinite_steps=1)
 
@@ -157,7 +157,7 @@ class LoggingConfig:
     """What is measured and where it goes."""
 
     log_every: int = 10
-    style: Literal["compact", "blocks", "quiet", "speedrun"] = "compact"
+    style: Literal["compact", "blocks", "quiet", "speedrun", "steps"] = "compact"
     gradient_log_interval: int = 0
     """Steps between gradient statistics; 0: off (the global norm is always logged)."""
     log_save_interval: int = 100
