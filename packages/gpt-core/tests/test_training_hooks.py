@@ -58,8 +58,8 @@ class Lab:
         self.measured.append((self.state.step, loader, iterations))
         return Evaluation(self.losses.get(self.state.step, 9.0), 0.5, 10, bits_per_byte=1.25)
 
-    def run(self, max_steps, hooks=(), test=None, world_size=1, **saving):
-        evaluate = Evaluate(self.evaluation, self.said, self.measure, Val, test, world_size)
+    def run(self, max_steps, hooks=(), test=None, world_size=1, batch_tokens=1, **saving):
+        evaluate = Evaluate(self.evaluation, self.said, self.measure, Val, test, world_size, batch_tokens)
         config = CheckpointConfig(**saving)
         save = Save(config, self.run_dir, self.said, Distributed(), {"model": {"module": "m", "module_kwargs": {}}})
         self.state.status = "running"
@@ -238,6 +238,17 @@ def test_the_whole_split_is_a_number_of_batches_per_rank_times_ranks(lab):
     made = lab(eval_every=0, eval_iters=None)
     made.run(1, world_size=4)
     assert [iterations for *_, iterations in made.measured] == [12]
+
+
+@pytest.mark.parametrize(
+    ("batch_tokens", "world_size", "iterations"),
+    [(64, 1, 2), (32, 1, 3), (32, 2, 4), (16, 2, 6), (16, 4, 8), (500, 1, 1)],
+)
+def test_the_same_tokens_are_evaluated_whatever_the_batch(lab, batch_tokens, world_size, iterations):
+    """Of 128 wanted; all of a smaller split (3 batches for each process)."""
+    made = lab(eval_every=0, eval_tokens=128)
+    made.run(1, world_size=world_size, batch_tokens=batch_tokens)
+    assert [iterations for *_, iterations in made.measured] == [iterations]
 
 
 @pytest.mark.parametrize("wanted", [True, False])

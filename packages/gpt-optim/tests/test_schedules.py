@@ -64,6 +64,13 @@ def test_warmdown_of_nanochat(step, factor):
     assert schedule(step) == pytest.approx(factor, rel=1e-6)
 
 
+def test_the_length_of_a_cooldown_is_rounded():
+    """0.65 of 2,232 steps (depth 12 on 1e18 FLOPs) are 1,451, the last 781 before them flat, as in nanochat."""
+    rate = schedules.constant(max_steps=2232, cooldown_frac=0.65)
+    momentum = schedules.momentum(max_steps=2232, warmup_iters=0, peak=0.97, end=0.9, cooldown_frac=0.65)
+    assert rate(781) == 1 > rate(782) and momentum(781) == 0.97 > momentum(782)
+
+
 @pytest.mark.parametrize(("shape", "middle"), [("linear", 0.6), ("cosine", 0.6), ("sqrt", 0.2 + 0.8 * (1 - 0.5**0.5))])
 def test_warmup_stable_decay_in_every_shape(shape, middle):
     schedule = schedules.warmup_stable_decay(100, 10, cooldown_iters=20, end_factor=0.2, shape=shape)

@@ -119,7 +119,7 @@ def warmup_stable_decay(
     if shape not in DECAYS:
         raise ValueError(f"shape must be one of {', '.join(DECAYS)}, got {shape!r}")
     _check(max_steps, warmup_iters, end_factor, warmup_offset)
-    cooldown = cooldown_iters if cooldown_iters is not None else int((cooldown_frac or 0.0) * max_steps)
+    cooldown = cooldown_iters if cooldown_iters is not None else round((cooldown_frac or 0.0) * max_steps)
     if not 0 <= cooldown <= max_steps:
         raise ValueError(f"the cooldown must lie between 0 and max_steps={max_steps} steps, got {cooldown}")
     if warmup_iters + cooldown > max_steps:
@@ -260,7 +260,7 @@ def momentum(
     """
     if max_steps is not None:
         warmup_iters = shortened(warmup_iters, max_steps, most_warmup)
-        cooldown_iters = cooldown_iters if cooldown_frac is None else int(cooldown_frac * max_steps)
+        cooldown_iters = cooldown_iters if cooldown_frac is None else round(cooldown_frac * max_steps)
     for name, value in (("start", start), ("peak", peak), ("end", end)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {name}={value}")

@@ -109,6 +109,9 @@ class EvalConfig:
     """Steps between evaluations; 0: only at the end; -1 (auto): a tenth of the run, 100 to 500."""
     eval_iters: int | None = 20
     """Micro-batches per evaluation, over all processes; null: once through the validation split."""
+    eval_tokens: int | None = None
+    """Tokens per evaluation instead, so that runs with other batches are judged on the same ones; of a smaller split
+    all."""
     at_start: bool = True
     eval_only: bool = False
     """Evaluate once, before the first step, and end."""
@@ -128,7 +131,7 @@ class EvalConfig:
     """Let benchmarks run programs that the model writes (HumanEval in ChatCORE), in a sandbox."""
 
     def __post_init__(self) -> None:
-        _at_least("eval", self, eval_every=-1, eval_iters=1, core_every=-1, chatcore_every=-1, limit=1)
+        _at_least("eval", self, eval_every=-1, eval_iters=1, eval_tokens=1, core_every=-1, chatcore_every=-1, limit=1)
         if (self.core_every or self.chatcore_every) and self.bundle is None:
             raise ValueError("eval.core_every and eval.chatcore_every need eval.bundle, the folder with the benchmarks")
 

@@ -179,6 +179,7 @@ def make_hooks(
         splits.val,
         splits.test,
         ranks.world_size,
+        parts.plan.device_batch_size * parts.plan.context_length,
     )
     follow = [hooks.FollowStages(parts.stages, parts.state.model, parts.loss, splits.train)] if parts.stages else []
     if config.section("eval").eval_only:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gpt_core.monitor import Sinks
@@ -17,7 +18,8 @@ class Evaluate(Hook):
     """Sets `state.val_loss` and `state.best_val_loss`, and reports `val/*` (and `test/*`).
 
     measure: `(loader, iterations=n) -> Evaluation`. val, test: loaders with `batches_per_epoch` (of one rank); test
-    may be None. Put this hook before `Save`, which looks for an improvement.
+    may be None. batch_tokens: of a batch, for `eval_tokens`. Put this hook before `Save`, which looks for an
+    improvement.
     """
 
     def __init__(
@@ -28,10 +30,11 @@ class Evaluate(Hook):
         val: Any,
         test: Any | None,
         world_size: int = 1,
+        batch_tokens: int = 1,
     ):
         self.config, self.sinks, self.measure = config, sinks, measure
         self.val, self.test = val, test if config.test_at_end else None
-        self.world_size = world_size
+        self.world_size, self.batch_tokens = world_size, batch_tokens
 
     def on_start(self, state: TrainState) -> None:
         if self.config.at_start and state.step == 0:
@@ -52,7 +55,7 @@ class Evaluate(Hook):
 
     def _validate(self, state: TrainState) -> None:
         started = time.perf_counter()
-        result = self.measure(self.val, iterations=self.config.eval_iters or self._whole(self.val))
+        result = self.measure(self.val, iterations=self._iterations())
         state.val_loss, state.val_step = result.loss, state.step
         # step 0 is the untrained model: a reference point, not a candidate for the best
         # (nor is a loss that is not finite: nothing is less than NaN)
@@ -64,6 +67,14 @@ class Evaluate(Hook):
             metrics["val/bits_per_byte"] = result.bits_per_byte
         metrics |= {"val/train_time_s": state.train_seconds, "val/train_cpu_s": state.cpu_seconds}
         self._report(state, metrics | {"val/time_s": time.perf_counter() - started})
+
+    def _iterations(self) -> int:
+        if self.config.eval_tokens:
+            wanted = -(-self.config.eval_tokens // self.batch_tokens)
+            with suppress(ValueError):  # a stream does not know how long it is
+                wanted = min(wanted, self._whole(self.val))
+            return wanted
+        return self.config.eval_iters or self._whole(self.val)
 
     def _whole(self, loader: Any) -> int:
         return loader.batches_per_epoch * self.world_size
