@@ -80,6 +80,12 @@ def linear(max_steps: int, warmup_iters: int = 0, end_factor: float = 0.1, warmu
     return _decay(max_steps, warmup_iters, end_factor, warmup_offset, "linear")
 
 
+def _share(fraction: float, max_steps: int, taken: int) -> int:
+    """That fraction of the steps, rounded, up only where the steps that are taken leave room (as in a run of one)."""
+    steps = fraction * max_steps
+    return min(round(steps), max(int(steps), max_steps - taken))
+
+
 def constant(
     max_steps: int,
     warmup_iters: int = 0,
@@ -119,7 +125,7 @@ def warmup_stable_decay(
     if shape not in DECAYS:
         raise ValueError(f"shape must be one of {', '.join(DECAYS)}, got {shape!r}")
     _check(max_steps, warmup_iters, end_factor, warmup_offset)
-    cooldown = cooldown_iters if cooldown_iters is not None else round((cooldown_frac or 0.0) * max_steps)
+    cooldown = cooldown_iters if cooldown_iters is not None else _share(cooldown_frac or 0.0, max_steps, warmup_iters)
     if not 0 <= cooldown <= max_steps:
         raise ValueError(f"the cooldown must lie between 0 and max_steps={max_steps} steps, got {cooldown}")
     if warmup_iters + cooldown > max_steps:
@@ -260,7 +266,7 @@ def momentum(
     """
     if max_steps is not None:
         warmup_iters = shortened(warmup_iters, max_steps, most_warmup)
-        cooldown_iters = cooldown_iters if cooldown_frac is None else round(cooldown_frac * max_steps)
+        cooldown_iters = cooldown_iters if cooldown_frac is None else _share(cooldown_frac, max_steps, warmup_iters)
     for name, value in (("start", start), ("peak", peak), ("end", end)):
         if not 0.0 <= value < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {name}={value}")
