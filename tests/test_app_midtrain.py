@@ -1,17 +1,16 @@
 """From a base model to one that answers: three commands, their records, and what is refused before it costs."""
 
 import json
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 import yaml
 
+import exactly
 from gpt_core.checkpoint import find_checkpoint, load_model, read_meta
 from gpt_core.training.midtraining import load_midtraining
 from gpt_data import packed_chat, prepare
-from workbench import Workbench, process_environment
+from workbench import Workbench
 from workspace import ROOT
 
 SIZES = ["--dataset=bytes", "--n_embd=32", "--dropout=0", "--context_length=32", "--learning_rate=1e-2"]
@@ -138,16 +137,25 @@ def test_modes_that_make_no_sense(bench, arguments, message):
 
 
 @pytest.mark.slow
-def test_two_ranks_start_warm_with_sharded_moments(bench):
-    """zero2 keeps a part of the moments on each rank; the vocabulary grows by rows that no rank had."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(ROOT / "apps/midtrain")]
-    arguments = [f"--checkpoint={bench.out / 'base'}", f"--data={bench.folder / 'data/talks'}", "--max_steps=3"]
-    both = [*arguments, "--warm-start-optimizer=momenta", "--no-evals"]
-    ran = subprocess.run(
-        [*command, *both, "--run_name=two", "--strategy=zero2"],
-        env=process_environment(bench.folder), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert bench.app("midtrain", *both, "--run_name=alone") is None
-    two, alone = (load_model(find_checkpoint(bench.out / name)).state_dict() for name in ("two", "alone"))
-    assert max(float((two[name] - alone[name]).abs().max()) for name in alone) < 1e-5
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "fsdp"])
+def test_a_warm_start_does_not_depend_on_who_held_the_moments(bench, fork_ranks, strategy):
+    """A part of them is on each of two ranks, in the first training or in the second; the vocabulary grows by rows that
+    neither had."""
+
+    def on_two_ranks(*arguments):
+        ended = fork_ranks(bench.folder, 2, exactly.app, bench, *arguments, f"--strategy={strategy}")
+        assert [rank.code for rank in ended] == [0, 0], ended
+
+    def weights(name):
+        return load_model(find_checkpoint(bench.out / name)).state_dict()
+
+    wanted = ["--max_steps=3", "--no-evals", "--warm-start-optimizer=momenta", f"--data={bench.folder / 'data/talks'}"]
+    warm = ["midtrain", *wanted, f"--out_dir={bench.out}"]
+    on_two_ranks("pretrain", *bench.arguments("--run_name=base-" + strategy, *SIZES))
+    on_two_ranks(*warm, "--checkpoint=base", f"--run_name=second-{strategy}")
+    assert bench.app(*warm, f"--checkpoint=base-{strategy}", f"--run_name=first-{strategy}") is None
+    assert bench.app(*warm, "--checkpoint=base", f"--run_name=neither-{strategy}") is None
+    alone = weights(f"neither-{strategy}")
+    for name in (f"first-{strategy}", f"second-{strategy}"):
+        found = weights(name)
+        assert max(float((found[key] - alone[key]).abs().max()) for key in alone) < 1e-4, name

@@ -1,4 +1,4 @@
-"""apps/pretrain in the arithmetic that one process and several share up to rounding: what ranks of a test run."""
+"""Apps in the arithmetic that one process and several share up to rounding: what ranks of a test run."""
 
 import sys
 from functools import partial
@@ -14,5 +14,10 @@ def exact_products():
 
 
 def pretrain(workbench, *arguments):
+    app(workbench, "pretrain", *workbench.arguments(*arguments))
+
+
+def app(workbench, *arguments):
+    """Any app with just these arguments."""
     exact_products()
-    sys.exit(workbench.pretrain(*arguments))
+    sys.exit(workbench.app(*arguments))
