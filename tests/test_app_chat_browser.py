@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def server(tmp_path_factory):
     out = tmp_path_factory.mktemp("chat")
     sizes = {"context_length": 2048, "n_layer": 2}
-    save_run(out, "base", template=None, **sizes)
+    save_run(out, "<i>base", template=None, **sizes)
     run = save_run(out, "toy", **sizes)
     with serving(run, "--max_new_tokens", 40, "--top_k", 3) as server:
         yield server
@@ -219,16 +219,70 @@ def test_errors_put_the_text_back(page):
     page.until(lambda: page.find("#banner").is_displayed())
     assert "cannot be reached" in page.find("#banner").text
     assert page.find("#input").get_attribute("value") == "do not lose me"
-    assert page.texts == []
+    assert page.texts == page.stored == []
+
+
+def test_an_answer_that_cannot_be_had_again_leaves_the_old_one(page):
+    for text in ("first", "second"):
+        page.send(text)
+        page.settle()
+    before = page.texts
+    assert len(before) == 4
+    page.script("window.real = fetch; window.fetch = () => Promise.reject(new TypeError('no network'))")
+    page.press("Regenerate", 1)
+    page.until(lambda: page.find("#banner").is_displayed())
+    page.press("Edit", 0)
+    page.type(" changed", "\ue007", into=".edit textarea")
+    page.until(lambda: page.find("#input").get_attribute("value") == "first changed")
+    assert page.texts == before == [message["content"] for message in page.stored[0]["messages"]]
+
+
+def test_another_tab_of_the_conversation_shows_what_is_said_here_and_which_model_is_loaded(page, server):
+    page.send("from here")
+    page.settle()
+    here = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        page.driver.get(server.url)
+        page.until(lambda: len(page.texts) == 2)
+        page.send("from there")
+        page.settle()
+        both = page.texts
+        post(page, {"checkpoint": "<i>base"})
+    finally:
+        page.driver.close()
+        page.driver.switch_to.window(here)
+    page.until(lambda: page.texts == both)
+    page.send("who?")
+    page.until(lambda: page.find("#banner").text == "the model 'toy' is not loaded; '<i>base' is")
+    assert page.texts == both and page.find("#input").get_attribute("value") == "who?"
+    page.until(lambda: page.find("#model-name").get_attribute("textContent") == "<i>base")
+    post(page, {"checkpoint": "toy"})
+
+
+def post(page, body):
+    page.driver.execute_async_script(
+        "const done = arguments[1]; fetch('/api/load_checkpoint', {method: 'POST', body: arguments[0]}).then(done)",
+        json.dumps(body),
+    )
+
+
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_said(page):
+    page.type("/length 1500", "\ue007")
+    page.send("go on")
+    page.until(lambda: len(page.texts) == 2 and len(page.texts[1]) > 20)
+    page.driver.refresh()
+    page.until(lambda: len(page.texts) == 2 and page.state == "idle")
+    assert page.texts[0] == "go on" and len(page.texts[1]) > 20
 
 
 def test_another_model_is_chosen_in_the_page(page):
     page.find("#model").click()
     page.until(lambda: len(page.driver.find_elements("css selector", "#choice option")) >= 4)
     options = {option.text: option for option in page.driver.find_elements("css selector", "#choice option")}
-    options["base"].click()
+    options["<i>base"].click()
     page.find("#load").click()
-    page.until(lambda: page.find("#model-name").get_attribute("textContent") == "base")
+    page.until(lambda: page.find("#model-name").get_attribute("textContent") == "<i>base")
     assert "continues text" in page.find("#model-kind").get_attribute("textContent")
     next(o for o in page.driver.find_elements("css selector", "#choice option") if o.text == "toy").click()
     page.find("#load").click()
@@ -275,6 +329,7 @@ def test_on_a_phone_nothing_is_cut_off(page):
         page.find("#side-open").click()
         page.until(lambda: page.script("return document.querySelector('aside').getBoundingClientRect().left") == 0)
         page.find("#side-close").click()
+        page.until(lambda: not page.find("#new").is_displayed(), 5)  # and no key leads to it
         box = page.script(
             "const b = document.querySelector('#send').getBoundingClientRect(); return [b.right, b.bottom, b.width]"
         )

@@ -111,10 +111,10 @@ def parse_ask(body: Mapping[str, Any], defaults: Defaults) -> Ask:
     )
 
 
-def parse_sampling(body: Mapping[str, Any], defaults: Defaults, least_temperature: float = 0.0) -> Sampling:
+def parse_sampling(body: Mapping[str, Any], defaults: Defaults) -> Sampling:
     top_k = whole(body, "top_k", 0, 200, defaults.top_k)
     return Sampling(
-        temperature=number(body, "temperature", least_temperature, 2, defaults.temperature),
+        temperature=number(body, "temperature", 0, 2, defaults.temperature),
         top_k=top_k or None,
         top_p=number(body, "top_p", 0, 1, 1.0) or 1e-9,
         repetition_penalty=number(body, "repetition_penalty", 0.1, 10, 1.0),

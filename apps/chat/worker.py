@@ -61,11 +61,6 @@ class Worker:
         """What the batch has done, in all; see gpt_core.generate.continuous.Counts."""
         return self._batch.counts
 
-    @property
-    def running(self) -> int:
-        """Answers that grow right now."""
-        return self._batch.running
-
     def submit(self, request: Request, stop: Sequence[str], listener: Listener) -> Job:
         """Start an answer. `listener` is told of it from the worker's thread until the last piece of every sample."""
         job = Job(request, stop, listener)

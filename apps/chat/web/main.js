@@ -45,6 +45,7 @@ function setRunning(controller) {
   byId("stop").hidden = !controller;
   byId("send").hidden = Boolean(controller);
   document.body.dataset.state = controller ? "answering" : "idle";
+  thread.setAttribute("aria-busy", Boolean(controller)); // read out when it is whole
 }
 
 function fit() {
@@ -63,15 +64,17 @@ function keep(which = conversation) {
 
 // Asking and answering
 
-async function ask(text) {
-  conversation.messages.push({ role: "user", content: text });
+/** Ask after the first `number` messages, and forget those that came then. */
+async function ask(text, number = conversation.messages.length) {
+  const before = conversation.messages;
+  conversation.messages = [...before.slice(0, number), { role: "user", content: text }];
   keep();
   draw();
-  await getAnswer();
+  await getAnswer(before, text);
 }
 
-/** Answer the last message, which is the user's. */
-async function getAnswer() {
+/** Answer the last message, which is the user's. before: what there was, should no answer come; typed: the new question. */
+async function getAnswer(before, typed = "") {
   const mine = conversation;
   const system = mine.system ? [{ role: "system", content: mine.system }] : [];
   const sent = mine.messages.map(({ role, content }) => ({ role, content }));
@@ -98,7 +101,7 @@ async function getAnswer() {
   };
   item.update({ growing: true });
   try {
-    const request = { messages: [...system, ...sent], ...settings.sampling() };
+    const request = { messages: [...system, ...sent], model: settings.model(), ...settings.sampling() };
     for await (const part of answer(request, controller.signal)) {
       position = part.position ?? 0;
       if (part.notice) message.notice = part.notice;
@@ -117,28 +120,25 @@ async function getAnswer() {
     }
   } catch (error) {
     if (controller.signal.aborted) message.end = "stopped";
-    else failed(mine, message, error);
+    else failed(mine, message, error, before, typed);
   }
   const seconds = (performance.now() - first) / 1000;
   if (first && message.tokens > 1 && seconds > 0) message.speed = (message.tokens - 1) / seconds;
-  if (message.end === "stopped" && !message.content) mine.messages = mine.messages.filter((one) => one !== message);
+  if (message.end === "stopped" && !message.content) mine.messages = typed ? mine.messages.slice(0, -1) : before;
   if (running === controller) setRunning(null);
   keep(mine);
   if (mine === conversation) draw();
 }
 
-/** An answer that could not be had: the question goes back to where it was typed. */
-function failed(mine, message, error) {
+/** An answer that could not be had: all is as before, and the question goes back to where it was typed. */
+function failed(mine, message, error, before, typed) {
   const told = error instanceof TypeError ? "The server cannot be reached. Is it running?" : error.message;
   if (message.content) {
     message.end = "failed";
   } else {
-    mine.messages.pop();
-    if (mine === conversation) {
-      const question = mine.messages.pop();
-      if (!input.value) input.value = question?.content ?? "";
-      fit();
-    }
+    mine.messages = before;
+    if (mine === conversation && !input.value) input.value = typed;
+    fit();
   }
   say(told);
   settings.refresh(describe);
@@ -155,17 +155,13 @@ function again(number) {
   const at = number ?? (messages.at(-1)?.role === "assistant" ? messages.length - 1 : messages.length);
   if (!messages.length || messages[at - 1]?.role !== "user") return;
   conversation.messages = messages.slice(0, at);
-  getAnswer();
+  getAnswer(messages);
 }
 
 function edit(number) {
   if (running) return;
   const message = conversation.messages[number];
-  const done = (text) => {
-    conversation.messages = conversation.messages.slice(0, number);
-    ask(text);
-  };
-  editor(items[number], message, done, draw);
+  editor(items[number], message, (text) => ask(text, number), draw);
 }
 
 async function copy(number, button) {
@@ -279,8 +275,14 @@ byId("export").addEventListener("click", exported);
 byId("side-open").addEventListener("click", () => document.body.classList.add("side"));
 byId("side-close").addEventListener("click", () => document.body.classList.remove("side"));
 byId("shade").addEventListener("click", () => document.body.classList.remove("side"));
-window.addEventListener("storage", (event) => store.isOurs(event.key) && drawSide());
-window.addEventListener("pagehide", () => keep());
+window.addEventListener("storage", (event) => {
+  if (!store.isOurs(event.key)) return;
+  const theirs = store.all().find((one) => one.id === conversation.id); // the same one goes on in another tab
+  if (!theirs || theirs.changed <= conversation.changed || running || list.querySelector(".edit")) return drawSide();
+  conversation = theirs;
+  draw();
+});
+window.addEventListener("pagehide", () => running && keep());
 
 settings.wire({ changed: describe, system: () => conversation.system ?? "", setSystem });
 settings.refresh(describe);

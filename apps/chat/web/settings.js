@@ -16,6 +16,11 @@ export function sampling() {
   return Object.fromEntries(SLIDERS.map((name) => [name, values[name] ?? defaults[name]]));
 }
 
+/** The model that the page shows: requests ask for it, and are refused where another tab has loaded another. */
+export function model() {
+  return status?.model;
+}
+
 export function isBase() {
   return status?.kind === "base";
 }

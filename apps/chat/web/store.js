@@ -36,9 +36,9 @@ export function all() {
     .sort((a, b) => b.changed - a.changed);
 }
 
-/** Keep a conversation; one without messages is not worth it. */
+/** Keep a conversation; one without messages is forgotten. */
 export function keep(conversation) {
-  if (!conversation.messages.length) return;
+  if (!conversation.messages.length) return drop(conversation.id);
   conversation.changed = Date.now();
   const first = conversation.messages.find((message) => message.role === "user");
   conversation.title = (first?.content ?? "").slice(0, 80);

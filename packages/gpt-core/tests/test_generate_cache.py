@@ -121,30 +121,6 @@ def test_selection_keeps_the_padding_of_each_row():
     torch.testing.assert_close(feed(model, ids[:, 4:], cache, [1] * 8), model(ids)[:, 4:], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "grouped"])
-@torch.no_grad()
-def test_a_truncated_cache_continues_from_the_shared_beginning(name):
-    model, ids = build(name), ids_of(1, 16)
-    cache = new_cache(model, 1)
-    feed(model, torch.cat([ids[:, :6], 40 - ids[:, 6:12]], 1), cache, [12])
-    cache.truncate(6)
-    torch.testing.assert_close(feed(model, ids[:, 6:], cache, [7, 1, 1, 1]), model(ids)[:, 6:], rtol=0, atol=1e-10)
-
-
-@torch.no_grad()
-def test_a_ring_that_has_forgotten_cannot_go_back():
-    model = build("window")
-    cache = new_cache(model, 1)
-    feed(model, ids_of(1, 4), cache, [4])
-    cache.truncate(2)  # nothing overwritten yet
-    feed(model, ids_of(1, 6), cache, [6])
-    with pytest.raises(ValueError, match="keeps only the last 5"):
-        cache.truncate(3)
-    cache.truncate(0)
-    ids = ids_of(1, 9)
-    torch.testing.assert_close(feed(model, ids, cache, [9]), model(ids), rtol=0, atol=1e-10)
-
-
 @torch.no_grad()
 def test_a_full_cache_says_so():
     model = build("gpt2")
@@ -158,8 +134,3 @@ def test_a_full_cache_says_so():
 def test_an_empty_cache_is_refused(batch_size, max_length):
     with pytest.raises(ValueError, match="at least one row and one slot"):
         KVCache(build("gpt2").config, batch_size, max_length)
-
-
-def test_truncating_to_more_than_there_is_is_refused():
-    with pytest.raises(ValueError, match="cache of 0 tokens to 3"):
-        new_cache(build("gpt2"), 1).truncate(3)

@@ -131,21 +131,6 @@ class KVCache:
         self._values = [x.index_select(0, index) for x in self._values]
         self._set_pads(None if self._pads is None else [self._pads[row] for row in rows])
 
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` slots, to continue from a shared beginning.
-
-        Raises ValueError when a sliding-window layer has already overwritten what it would need.
-        """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot truncate a cache of {self.length} tokens to {length}")
-        smallest = min((window for window in self._windows if window), default=self.max_length)
-        if 0 < length < self.length and self.length > smallest:
-            raise ValueError(
-                f"cannot go back from {self.length} to {length} tokens: a sliding-window layer keeps only the "
-                f"last {smallest}; truncate to 0 and encode the tokens again"
-            )
-        self.length = length
-
     def _set_pads(self, pads: Sequence[int] | None) -> None:
         self._masks.clear()
         if pads is None or not any(pads):
