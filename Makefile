@@ -68,7 +68,8 @@ clean: ## remove caches and builds; datasets (data/), runs (out/) and logs/ stay
 #   TARGET_FLOPS     length of the run, such as 2.15e18; or PARAM_DATA_RATIO: tokens per parameter
 #   BATCH_SIZE       sequences per process and micro-step
 #   EVAL_INTERVAL    steps between evaluations
-#   VAL_EVALS        false: none; CORE_EVALS, CHATCORE_EVALS: true adds these benchmarks
+#   VAL_EVALS        false: none; CORE_EVALS, CHATCORE_EVALS: true adds these benchmarks, BUNDLE: the folder of their data
+#                    (HumanEval in ChatCORE runs what the model writes: ARGS="--eval.allow_code_execution true")
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT (29500)   several machines; the same command on each
 #   LOG              where the output goes besides the terminal (logs/...)
 #   DEPTHS BUDGETS   of run-scaling-law, such as DEPTHS="6 8 10" BUDGETS="1e18 2.15e18"; OUT (out/scaling-CONFIG): its folder
@@ -98,7 +99,7 @@ train_options = $(call option,--mode,MODE) $(call option,--checkpoint,CHECKPOINT
 	$(call option,--device-batch-size,BATCH_SIZE) $(call option,--eval-interval,EVAL_INTERVAL) \
 	$(if $(filter false,$(call truth,VAL_EVALS)),--no-evals) \
 	$(if $(filter true,$(call truth,CORE_EVALS)),--run-core-evals) \
-	$(if $(filter true,$(call truth,CHATCORE_EVALS)),--run-chatcore-evals)
+	$(if $(filter true,$(call truth,CHATCORE_EVALS)),--run-chatcore-evals) $(call option,--eval.bundle,BUNDLE)
 horizon = $(if $(TARGET_FLOPS),_F$(TARGET_FLOPS))$(if $(PARAM_DATA_RATIO),_R$(PARAM_DATA_RATIO))
 sized_log = $(if $(DEPTH),$(if $(horizon),logs/scaling_laws_N$(DEPTH)$(horizon).log))
 train_log = $(or $(LOG),$(sized_log),logs/$(or $(MODE),pretraining)$(if $(nodes),-node$(NODE_RANK)).log)

@@ -65,9 +65,9 @@ TRAINING = {  # what is given to ddp-train: what is run, and the log
         "uv run apps/pretrain --dataset data/x --depth 6 --param-data-ratio 8 --eval-interval 50",
         "logs/scaling_laws_N6_R8.log",
     ),
-    "MODE=mid-training CHECKPOINT=out/base NGPUS=2 VAL_EVALS=false CORE_EVALS=true CHATCORE_EVALS=true": (
+    "MODE=mid-training CHECKPOINT=out/base NGPUS=2 VAL_EVALS=false CORE_EVALS=true CHATCORE_EVALS=true BUNDLE=b": (
         f"{TORCHRUN} 2 apps/pretrain --mode mid-training --checkpoint out/base --no-evals --run-core-evals "
-        "--run-chatcore-evals",
+        "--run-chatcore-evals --eval.bundle b",
         "logs/mid-training.log",
     ),
     "MODE=all VAL_EVALS=true CORE_EVALS=false LOG=my.log ARGS='--a 1'": (
