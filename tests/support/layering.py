@@ -37,13 +37,15 @@ def imports_of(path: Path) -> list[Import]:
 @cache  # several tests read the whole tree
 def _imports_in(path: Path, source: str) -> list[Import]:
     found: list[Import] = []
+    in_expressions = "import_module" in source or "__import__" in source  # else they are most of the nodes, for nothing
 
     def walk(node: ast.AST, at_import_time: bool) -> None:
         found.extend(Import(path, node.lineno, name.split(".")[0], at_import_time) for name in _imported_names(node))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(node):
             at_import_time = False
         for child in ast.iter_child_nodes(node):
-            walk(child, at_import_time)
+            if in_expressions or not isinstance(child, ast.expr):
+                walk(child, at_import_time)
 
     walk(ast.parse(source), True)
     return found

@@ -7,7 +7,7 @@ from torch import nn
 from gpt_core.generate import Completion, Sampling, Step, generate, stream
 from gpt_core.models import GPT, GPTConfig
 
-CONTEXT = 24
+CONTEXT = 16
 GREEDY = Sampling(temperature=0)
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13], [4]]
 ARCHITECTURES = {
@@ -23,7 +23,7 @@ ARCHITECTURES = {
 
 def build(name="gpt2", **more):
     fields = {"vocab_size": 41, "context_length": CONTEXT, "n_layer": 3, "n_head": 4, "n_embd": 32, "init_std": 0.25}
-    torch.manual_seed(0)
+    torch.manual_seed(5)  # whose greedy rows do not soon repeat themselves
     return GPT(GPTConfig(**fields, **ARCHITECTURES[name], **more)).double().eval()
 
 
@@ -37,8 +37,8 @@ def silent(message):
 def test_cached_equals_recomputed_within_and_past_the_context(name, overflow, sampling):
     model = build(name)
     settings = {"sampling": sampling, "seed": 3, "overflow": overflow, "notify": silent}
-    cached = generate(model, PROMPTS, 30, **settings)
-    assert cached == generate(model, PROMPTS, 30, cache=False, **settings)
+    cached = generate(model, PROMPTS, 22, **settings)
+    assert cached == generate(model, PROMPTS, 22, cache=False, **settings)
     assert len({token for row in cached for token in row.ids}) > 5, "a model that repeats itself tests nothing"
 
 
@@ -47,8 +47,8 @@ def test_cached_equals_recomputed_within_and_past_the_context(name, overflow, sa
 def test_a_batch_equals_its_rows_one_by_one(name, overflow):
     model = build(name)
     settings = {"sampling": GREEDY, "overflow": overflow, "notify": silent}
-    alone = [generate(model, [prompt], 30, **settings)[0] for prompt in PROMPTS]
-    assert generate(model, PROMPTS, 30, **settings) == alone
+    alone = [generate(model, [prompt], 22, **settings)[0] for prompt in PROMPTS]
+    assert generate(model, PROMPTS, 22, **settings) == alone
 
 
 @torch.no_grad()
@@ -62,8 +62,8 @@ def reference(model, prompt, new_tokens):
 
 def test_crop_is_the_textbook_loop_even_for_a_prompt_over_the_context():
     model, prompt = build(), list(range(1, 40))
-    got = generate(model, [prompt, [7, 8]], 30, sampling=GREEDY, notify=silent)
-    assert [row.ids for row in got] == [reference(model, prompt, 30), reference(model, [7, 8], 30)]
+    got = generate(model, [prompt, [7, 8]], 22, sampling=GREEDY, notify=silent)
+    assert [row.ids for row in got] == [reference(model, prompt, 22), reference(model, [7, 8], 22)]
     assert {row.reason for row in got} == {"length"}
 
 
@@ -71,10 +71,10 @@ def test_a_full_context_is_said_once():
     said = []
     generate(build(), PROMPTS, 40, sampling=GREEDY, notify=said.append)
     assert len(said) == 1
-    assert "context of 24 tokens is full" in said[0]
+    assert "context of 16 tokens is full" in said[0]
     said.clear()
     generate(build(), [[1]], CONTEXT, sampling=GREEDY, notify=said.append)
-    assert not said, "24 new tokens from one need only 24 places: the last is never fed back"
+    assert not said, "16 new tokens from one need only 16 places: the last is never fed back"
 
 
 def test_stop_ends_rows_where_the_context_is_full():
@@ -98,9 +98,9 @@ def test_slide_goes_on_with_windows_in_every_layer(position_encoding):
     model = GPT(GPTConfig(41, CONTEXT, n_layer=3, n_head=4, n_embd=32, init_std=0.25, **fields)).double()
     wide = GPT(GPTConfig(41, 100, n_layer=3, n_head=4, n_embd=32, **fields)).double()
     wide.load_state_dict(model.state_dict())
-    got = generate(model, PROMPTS, 70, sampling=GREEDY, overflow="slide")
-    assert got == generate(wide, PROMPTS, 70, sampling=GREEDY, cache=False), "sliding = a longer context"
-    assert got == generate(model, PROMPTS, 70, sampling=GREEDY, overflow="slide", cache=False)
+    got = generate(model, PROMPTS, 45, sampling=GREEDY, overflow="slide")
+    assert got == generate(wide, PROMPTS, 45, sampling=GREEDY, cache=False), "sliding = a longer context"
+    assert got == generate(model, PROMPTS, 45, sampling=GREEDY, overflow="slide", cache=False)
     assert model.config.context_length == CONTEXT
 
 

@@ -32,9 +32,21 @@ def test_attention_compiles_for_any_length(options):
         torch.testing.assert_close(compiled(q, k, v, **options), attention(q, k, v, **options))
 
 
-def test_importing_the_package_imports_neither_the_compiler_nor_triton():
+def test_importing_the_package_and_eager_losses_import_neither_the_compiler_nor_triton():
     """Seven seconds of CPU that a run which compiles nothing would pay."""
-    names = "gpt_kernels, gpt_kernels.testing, gpt_kernels.bench.case"
-    check = f"import sys, {names}; print([name for name in ('torch._dynamo', 'triton') if name in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert out.strip() == "[]"
+    check = """
+import sys, torch, gpt_kernels as k, gpt_kernels.testing, gpt_kernels.bench.case
+imported = lambda: [name for name in ("torch._dynamo", "triton") if name in sys.modules]
+after_import = imported()
+x, w = torch.ones(3, 16, requires_grad=True), torch.ones(32, 16, requires_grad=True)
+y = torch.zeros(3, dtype=torch.int64)
+for reduction in ("mean", "none"):
+    k.linear_cross_entropy(x, w, y, softcap=2.0, reduction=reduction).sum().backward()
+k.fp8_linear_cross_entropy(x, w, y, backend="emulated").backward()
+k.fp8_linear(x, w, backend="emulated").sum().backward()
+k.cross_entropy(x, y, target_weights=[1.0, 0.5]).backward()
+print(after_import, imported())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", check]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert out.strip() == "[] []"

@@ -1,8 +1,6 @@
 """Cross-entropy on logits and on chunks of a linear map: against loops, torch's own, and finite differences."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -287,8 +285,7 @@ def test_autocast_casts_as_for_a_linear_map():
 
 
 @pytest.mark.parametrize("options", [CASES[0], CASES[5], CASES[7]])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_to_one_graph(backend, options):
+def test_compiles_to_one_graph(options):
     x, weight, targets = tensors((2, 5), 7, 4)
     weights = torch.tensor(options.get("target_weights", [1.0]))
     options = {**options, "target_weights": weights}
@@ -297,27 +294,9 @@ def test_compiles_to_one_graph(backend, options):
     def step(x, w):
         return linear_cross_entropy(x * 2, w, targets, **options) + cross_entropy(x @ w.t(), targets, **options)
 
-    found = gradients(torch.compile(step, backend=backend, fullgraph=True), (x, weight), grad)
+    found = gradients(torch.compile(step, backend="aot_eager", fullgraph=True), (x, weight), grad)
     for actual, expected in zip(found, gradients(step, (x, weight), grad), strict=True):
         torch.testing.assert_close(actual, expected)
-
-
-def test_eager_runs_do_not_import_the_compiler():
-    """Seven seconds of CPU; see test_compile.py."""
-    check = """
-import sys, torch, gpt_kernels as k
-x, w = torch.ones(3, 16, requires_grad=True), torch.ones(32, 16, requires_grad=True)
-y = torch.zeros(3, dtype=torch.int64)
-for reduction in ("mean", "none"):
-    k.linear_cross_entropy(x, w, y, softcap=2.0, reduction=reduction).sum().backward()
-k.fp8_linear_cross_entropy(x, w, y, backend="emulated").backward()
-k.fp8_linear(x, w, backend="emulated").sum().backward()
-k.cross_entropy(x, y, target_weights=[1.0, 0.5]).backward()
-print("torch._dynamo" in sys.modules, "triton" in sys.modules)
-"""
-    command = [sys.executable, "-W", "ignore", "-c", check]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    assert out.split() == ["False", "False"]
 
 
 def test_operators_are_registered_right():

@@ -70,7 +70,7 @@ def test_losses_and_gradients(shape, dtype):
 @pytest.mark.parametrize("cap", CAPS)
 def test_options(cap, weights, z_loss):
     options = {"weights": weights, "softcap": cap, "z_loss": z_loss}
-    assert_agree(*arguments(5, 300, **options))
+    assert_agree(*arguments(3, 300, **options))
     assert_agree(*arguments(2, 4099, **options))
 
 
@@ -109,10 +109,10 @@ def test_no_rows():
 def test_large_values_and_masked_logits():
     for scale in (1e4, 1e-4):
         for cap in CAPS:
-            logits, loss = arguments(4, 4500, weights=(1.0,), softcap=cap)
+            logits, loss = arguments(2, 4500, weights=(1.0,), softcap=cap)
             # 1 - tanh² of saturated logits is what cancellation leaves of 1: small, but not exact
             assert_agree(logits * scale, loss, slack=1e-7)
-    logits, loss = arguments(4, 4500, weights=(1.0,), softcap=0.0)
+    logits, loss = arguments(2, 4500, weights=(1.0,), softcap=0.0)
     logits[:, :4200] = float("-inf")  # the whole first block
     targets_NK = loss.targets_NK.clamp_min(0) % 200 + 4200
     losses, lse = kernels.cross_entropy_losses(logits, *loss._replace(targets_NK=targets_NK))
@@ -237,7 +237,7 @@ def head(dtype, N=40, inputs=16, V=300):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_chunks_by_the_kernels_are_the_definition(monkeypatch, reduction, dtype):
     """On a CPU the kernels run in the interpreter, where the dispatch is told to take them."""
-    x, weight, targets = head(dtype)
+    x, weight, targets = head(dtype, N=10)
     options = {"softcap": SPEEDRUN, "z_loss": 0.01, "target_weights": [1.0, 0.5], "reduction": reduction}
     grad = torch.ones(targets.shape if reduction == "none" else (), device=x.device)
     exact = gradients(
@@ -247,8 +247,8 @@ def test_chunks_by_the_kernels_are_the_definition(monkeypatch, reduction, dtype)
     gradient = kernels.cross_entropy_gradient
     monkeypatch.setattr(kernels, "cross_entropy_gradient", lambda *a: calls.append(len(a[0])) or gradient(*a))
     monkeypatch.setattr(rows, "rows_backend", lambda logits: "triton")
-    found = gradients(lambda x, w: linear_cross_entropy(x, w, targets, chunk_rows=16, **options), (x, weight), grad)
-    assert calls == [16, 16, 8]
+    found = gradients(lambda x, w: linear_cross_entropy(x, w, targets, chunk_rows=4, **options), (x, weight), grad)
+    assert calls == [4, 4, 2]
     assert_near(found[0], exact[0], dtype=dtype, scale=2)
     for actual, expected in zip(found[1:], exact[1:], strict=True):
         assert actual.dtype == dtype

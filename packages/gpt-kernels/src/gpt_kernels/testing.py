@@ -132,6 +132,7 @@ def use_interpreter() -> None:
     os.environ["TRITON_INTERPRET"] = "1"
     _interpret_standard_library()
     repair_interpreter()
+    _search_builtins_once()
 
 
 def repair_interpreter() -> None:
@@ -186,6 +187,27 @@ def _interpret_standard_library() -> None:
                 setattr(module, name, interpreted[id(value)])
                 if isinstance(vars(tl.tensor).get(name), JITFunction):
                     setattr(tl.tensor, name, _as_method(interpreted[id(value)]))
+
+
+def _search_builtins_once() -> None:
+    """The interpreter searches all of triton.language for functions to replace at every launch and every call of a
+    device function: a third of the time of a small kernel. Remember their names; which are replaced by now varies."""
+    import inspect
+
+    import triton.language as tl
+    import triton.runtime.interpreter as interpreter
+
+    @cache
+    def builtins_of(namespace: Any) -> list[str]:
+        return [name for name, member in inspect.getmembers(namespace) if tl.core.is_builtin(member)]
+
+    def patch_builtin(namespace: Any, builder: Any, scope: Any) -> None:
+        for name in builtins_of(namespace):
+            member = getattr(namespace, name)
+            if tl.core.is_builtin(member):
+                interpreter._patch_attr(namespace, name, member, builder, scope)
+
+    setattr(interpreter, "_patch_builtin", patch_builtin)  # noqa: B010 (as above)
 
 
 def _as_method(function: Any) -> Callable[..., Any]:
