@@ -1,5 +1,6 @@
 """apps/scaling sweep: the plan, what is run and what is not, failed runs, kill -9."""
 
+import dataclasses
 import fcntl
 import importlib
 import os
@@ -77,7 +78,8 @@ def pretend(app, bench, steps, monkeypatch, tmp_path):
         whole = steps[budget, depth]
         at = whole // 2 if depth in state.short else whole
         seed = int(keys["general.seed"])
-        write_run(run_dir, budget=budget, depth=depth, seed=seed, steps=whole, bpb=1 + depth / 10, ended_at=at)
+        sizes = {"depth": depth, "seed": seed, "steps": whole, "batch": 64}
+        write_run(run_dir, budget=budget, bpb=1 + depth / 10, ended_at=at, **sizes)
         return 0
 
     monkeypatch.setattr(app.sweep, "run_app", run_app)
@@ -180,6 +182,18 @@ def test_another_study_and_a_second_sweep_are_refused(app, pretend, bench):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another sweep is writing"):
             pretend.run()
+
+
+def test_rows_of_other_steps_and_keys_of_the_sweep_are_refused(app, pretend):
+    assert pretend.run() == 0
+    results = pretend.out / "results.csv"
+    rows = app.sweep.results(pretend.out)
+    app.measurement.write_results(results, [dataclasses.replace(rows[0], batch=128), *rows[1:]])
+    with pytest.raises(ValueError, match=r"steps of 128 tokens, the plan is .* of 64: another configuration"):
+        pretend.run()
+    for given, option in ((["--seed", "7"], "--seeds"), (["--scaling.target-flops=1e9"], "--budgets")):
+        with pytest.raises(ValueError, match=f"a sweep sets it for every run; use {option}"):
+            pretend.run(*GRID, *given)
 
 
 def test_what_a_run_is_called_with(app, bench, tmp_path):

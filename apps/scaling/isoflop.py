@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 UPWARDS = "the parabola has no minimum (a <= 0): the raw minimum is shown"
-OUTSIDE = "the minimum lies outside the sizes that were run"
+OUTSIDE = "the parabola's minimum lies outside the sizes that were run: the raw minimum is shown"
 FEW = "fewer than three sizes: the raw minimum is shown"
 
 
@@ -86,9 +86,10 @@ def find_optimum(points: Points) -> Optimum:
         return _raw(points, UPWARDS, curve)
     shift = -b / (2 * a)
     x, lowest = middle + shift, c - b * b / (4 * a)
-    flag = None if points.sizes[0] <= x <= points.sizes[-1] else OUTSIDE
+    if not points.sizes[0] <= x <= points.sizes[-1]:  # far outside, where losses lie on a line: no number to show
+        return _raw(points, OUTSIDE, curve)
     tokens = 10 ** float(points.log_tokens_at(x))
-    return Optimum(points.budget, 10**x, tokens, lowest, len(points.losses), curve, flag)
+    return Optimum(points.budget, 10**x, tokens, lowest, len(points.losses), curve, None)
 
 
 def _raw(points: Points, why: str, curve: tuple[float, float, float] | None) -> Optimum:

@@ -50,10 +50,13 @@ class Measurement:
 
     @property
     def params_scaling(self) -> int | None:
-        """N_scaling: parameters that are multiplied with every token, the blocks' matrices and the head."""
+        """N_scaling: parameters that are multiplied with every token, the blocks' matrices and the head.
+
+        Without a head of its own (tied weights) that is the token embedding.
+        """
         if self.params_transformer is None or self.params_lm_head is None:
             return None
-        return self.params_transformer + self.params_lm_head
+        return self.params_transformer + (self.params_lm_head or self.params_wte or 0)
 
     @property
     def key(self) -> tuple[float, int | None, int | None]:

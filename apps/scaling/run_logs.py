@@ -11,6 +11,7 @@ from measurement import COLUMNS, NEEDED, WHOLE, Measurement, ResultsError, read_
 
 from gpt_core.monitor import RunError, read_run
 from gpt_core.monitor.jsonl import read_lines
+from gpt_core.scaling.resolve import STEPS
 
 SKIPPED_STEPS = 10
 """First steps, left out of mean MFU: compilation and cold caches."""
@@ -85,7 +86,7 @@ def from_run(path: Path) -> tuple[Measurement, list[str]]:
         **spoken.facts,
         **_configured(run.start.get("config") or {}),
         "num_iterations": steps,
-        "core_score": run.last("core/score"),
+        "core_score": _first_known(run.last("core/score"), run.last("core/partial")),
         "train_time_sec": final.metrics.get("val/train_time_s") or _total_seconds(reported),
         "cpu_time_sec": final.metrics.get("val/train_cpu_s"),
         "mfu": _mean({point.step: point.metrics["train/mfu"] for point in run.curve("train/mfu")}),
@@ -139,14 +140,20 @@ _SELDOM = {"core_score", "lr_scale", "mfu", "params_value_embeds", "params_scala
 def _configured(tree: Mapping[str, Any]) -> dict[str, Any]:
     scaling, general, model = (tree.get(name) or {} for name in ("scaling", "general", "model"))
     kwargs = model.get("module_kwargs") or {}
+    decided = (scaling.get("derived") or {}).get(STEPS, "")  # a run of so many steps is of no budget
     found = {
-        "flops_budget": scaling.get("target_flops"),
+        "flops_budget": scaling.get("target_flops") if decided.startswith("target_flops") else None,
         "depth": scaling.get("depth") or kwargs.get("n_layer"),
         "model_dim": kwargs.get("n_embd"),
         "seed": general.get("seed"),
         "lr_scale": ((tree.get("optimizer") or {}).get("module_kwargs") or {}).get("rate_factor"),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _first_known(*values: float | None) -> float | None:
+    """CORE over all items, else over `eval.limit` of each task (500, as in nanochat's study)."""
+    return next((value for value in values if value is not None), None)
 
 
 def _mean(values: Mapping[int, float]) -> float | None:

@@ -97,6 +97,33 @@ def arguments(study: Study, cell: Cell, runs: Path) -> list[str]:
     return [str(shipped or study.config), *study.overrides, *(f"--{key}={value}" for key, value in keys.items())]
 
 
+OWN = {"depth": "--depths", "target_flops": "--budgets", "seed": "--seeds", "out_dir": "--out", "run_name": "--out"}
+"""Keys that a sweep sets itself, and the option that says them."""
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """ValueError for a key that the sweep would override."""
+    for given in overrides:
+        key = given.partition("=")[0].lstrip("-").replace("-", "_").rpartition(".")[2]
+        if given.startswith("--") and key in OWN:
+            raise ValueError(f"{given}: a sweep sets it for every run; use {OWN[key]}")
+
+
+def check_rows(planned: Sequence[tuple[Cell, scaling.Plan]], rows: Iterable[Measurement], folder: Path) -> None:
+    """ValueError where a run that is done is not the one that is planned."""
+    done = {row.key: row for row in rows}
+    for cell, plan in planned:
+        row = done.get(cell.key)
+        if row is None:
+            continue
+        if row.num_iterations != plan.steps or row.batch not in (None, plan.step.tokens):
+            raise ValueError(
+                f"{folder}/results.csv: {cell.name} took {row.num_iterations:,} steps of {row.batch or 0:,} tokens, "
+                f"the plan is {plan.steps:,} of {plan.step.tokens:,}: another configuration, or number of processes. "
+                "Go on as before, or give --out another folder"
+            )
+
+
 def keep(study: Study, folder: Path) -> None:
     """Write the study into its folder. ValueError where the folder is another one's (a larger grid is the same)."""
     file = folder / "study.json"

@@ -110,14 +110,14 @@ def _ratio(law: ScalingLaw) -> str:
 def _notes(laws: Sequence[ScalingLaw]) -> list[str]:
     notes = []
     for law in laws:
-        for name, spread in (("residuals of the runs", law.over_points), ("residuals and budgets", law.over_budgets)):
+        for name, spread in (("noise of the runs", law.over_points), ("noise and budgets", law.over_budgets)):
             notes.append(f"- {law.convention}, {name} drawn anew: {_words(spread)}")
     return ["Bootstrap, 95 % percentile intervals:" if LEVEL == 0.95 else "Bootstrap:", "", *notes]
 
 
 def _words(spread: Spread | None) -> str:
     if spread is None:
-        return "no interval (needs two usable budgets with four runs each; three to draw budgets)"
+        return "no interval (needs two usable budgets, one of them with four runs; three to draw budgets)"
     return (
         f"a {spread.a[0]:.3f} to {spread.a[1]:.3f}, b {spread.b[0]:.3f} to {spread.b[1]:.3f} "
         f"({spread.kept} of {spread.draws} draws)"

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from measurement import Measurement, read_results, write_results
 from run_logs import Unusable, from_run
-from scaling_grid import PRETRAIN, Cell, Study, arguments, describe, keep, load, plan_all
+from scaling_grid import PRETRAIN, Cell, Study, arguments, check_overrides, check_rows, describe, keep, load, plan_all
 
 from gpt_core import scaling
 from gpt_core.checkpoint import list_checkpoints
@@ -28,10 +28,12 @@ from gpt_core.training.own_process import last_printed, run_app
 
 def main(argv: Sequence[str]) -> int:
     options, overrides = parser().parse_known_args(argv)
+    check_overrides(overrides)
     study = Study(options.config, tuple(overrides), options.budgets, options.depths, options.seeds)
     folder = Path(options.out or f"out/scaling-{Path(options.config).stem}")
     data = scaling.Data(options.vocab_size, None) if options.dry_run and options.vocab_size else None
     planned = plan_all(study, options.processes, device_type(study), data)
+    check_rows(planned, results(folder), folder)
     print(describe(planned, results(folder), options.flop_rate, folder), flush=True)
     if options.dry_run:
         return 0

@@ -21,20 +21,33 @@ step 00019/00020 (95.00%) | loss: 3.1 | lrm: 1.00 | dt: 512.00ms | tok/sec: 1,02
 """A log as nanochat prints it."""
 
 
-def write_run(folder, *, budget, depth, seed=1, steps=20, bpb=1.5, ended_at=None, status="completed", speaks=True):
+def write_run(
+    folder,
+    *,
+    budget,
+    depth,
+    seed=1,
+    steps=20,
+    batch=2048,
+    bpb=1.5,
+    ended_at=None,
+    status="completed",
+    speaks=True,
+    derived="target_flops",
+):
     """A run folder's metrics.jsonl; ended_at: the step of its last evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
     width = 64 * depth
     head, blocks = 512 * width, 12 * depth * width**2
     table = f"SCALING depth {depth}\n  wte      {head:,}\n  lm_head   {head:,}\n  transformer_matrices   {blocks:,}\n"
-    table += f"  total   {2 * head + blocks:,}\nTotal training tokens: {steps * 2048:,}"
+    table += f"  total   {2 * head + blocks:,}\nTotal training tokens: {steps * batch:,}"
     config = {
-        "scaling": {"target_flops": budget, "depth": depth},
+        "scaling": {"target_flops": budget, "depth": depth, "derived": {"training.max_steps": derived}},
         "general": {"seed": seed},
         "model": {"module_kwargs": {"n_layer": depth, "n_embd": width}},
         "optimizer": {"module_kwargs": {"rate_factor": 0.5}},
     }
-    constants = {"tokens_per_iter": 2048, "flops_per_token": budget / steps / 2048}
+    constants = {"tokens_per_iter": batch, "flops_per_token": budget / steps / batch}
     start = {
         "event": "start",
         "time": 0,
