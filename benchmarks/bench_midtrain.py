@@ -1,13 +1,15 @@
 """What mid-training teaches: a small base model learns to answer with a letter and to stop.
 
-    uv run benchmarks/bench_midtrain.py [--items FILE.jsonl] [--out DIR] [--count N] [--base-steps N] [--epochs N]
+    uv run benchmarks/bench_midtrain.py [--items FILE.jsonl] [--context 128] [--seed 1337] [--out DIR] [--count N]
+                                        [--base-steps N] [--epochs N] [--cold-only]
 
 A base model learns the Python library's own text (`stdlib`), and is then mid-trained on multiple-choice questions as
 conversations (chatml), with a new optimizer (`after`) and with the first one's state (`after-warm`). Questions:
---items, rows `{"query", "choices", "gold"}` of gpt-eval's bundles, or the script's own: in which module of the Python
-library a function is. Every fifth question is held out (and one of the others validates, as every dataset has to). The
-model is asked greedily before mid-training (`before`: it has rows for the template's tokens, and no step was taken) and
-after it, on what it was trained on and on what it was not.
+--items, rows `{"query", "choices", "gold"}` of gpt-eval's bundles that fit into --context with their answer, or the
+script's own: in which module of the Python library a function is. Every fifth question is held out (and one of the
+others validates, as every dataset has to). The model is asked greedily before mid-training (`before`: it has rows for
+the template's tokens, and no step was taken) and after it, on what it was trained on and on what it was not. --seed
+draws the weights and the order of the base's data.
 
     stopped   share of answers that end with the template's end token within 16 tokens
     letter    share of answers that are the right letter and nothing else; a letter drawn at random is right one in four
@@ -37,7 +39,7 @@ from _bench import finish, table
 from gpt_core.checkpoint import find_checkpoint, load_model, read_meta
 from gpt_core.generate import Sampling, generate
 from gpt_data import load_tokenizer, prepare
-from gpt_data.chat import answering, mmlu
+from gpt_data.chat import add_special_tokens, answering, mmlu, render
 from gpt_data.chat.tasks import LETTERS
 
 ROOT = Path(__file__).parents[1]
@@ -56,25 +58,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=Path, help="questions of one's own")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench_midtrain", help="where runs are kept")
+    parser.add_argument("--context", type=int, default=128, help="tokens; a step has 1,024 whatever it is")
+    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--cold-only", action="store_true", help="without the start with a warm optimizer")
     parser.add_argument("--count", type=int, default=120, help="questions")
     parser.add_argument("--base-steps", type=int, default=200, help="steps of pretraining, 1,024 tokens each")
     parser.add_argument("--epochs", type=float, default=40, help="passes over the conversations")
     args = parser.parse_args()
-    rows = list(questions() if args.items is None else read_items(args.items))[: args.count]
-    learned = [row for number, row in enumerate(rows) if number % HELD_OUT]
-    others = [row for number, row in enumerate(rows) if not number % HELD_OUT]
     args.out.mkdir(parents=True, exist_ok=True)
-    talks = args.out / "talks.jsonl"
-    talks.write_text("".join(json.dumps(mmlu(row)) + "\n" for row in learned), encoding="utf-8")
-
     common = ["--general.threads=1", f"--out_dir={args.out}", "--logging.style=quiet", "--dtype=float32"]
-    sizes = ["--n_layer=2", "--context_length=128", "--eval_interval=0", "--eval_at_start=false"]
+    sizes = ["--n_layer=2", f"--context_length={args.context}", f"--batch_size={1024 // args.context}"]
+    sizes += [f"--seed={args.seed}", "--eval_interval=0", "--eval_at_start=false"]
     train("base", "pretrain", [*common, *sizes, f"--max_steps={args.base_steps}", "--max_new_tokens=0"], args.out)
     tokenizer = args.out / "base/tokenizer"
+
+    speech = add_special_tokens(load_tokenizer(tokenizer))
+    rows = questions() if args.items is None else read_items(args.items)
+    rows = [row for row in rows if len(render(mmlu(row), speech).ids) <= args.context][: args.count]
+    learned = [row for number, row in enumerate(rows) if number % HELD_OUT]
+    others = [row for number, row in enumerate(rows) if not number % HELD_OUT]
+    talks = args.out / "talks.jsonl"
+    talks.write_text("".join(json.dumps(mmlu(row)) + "\n" for row in learned), encoding="utf-8")
     prepare("chat", [talks], tokenizer=str(tokenizer), val_one_in=10**9, out=args.out / "talks", quiet=True)
     to_chat = [f"--checkpoint={args.out / 'base'}", f"--data={args.out / 'talks'}"]
-    train("before", "midtrain", [*to_chat, "--training.epochs=null", "--max_steps=0", "--eval_iters=1"], args.out)
-    sides = {"none": "after", "momenta": "after-warm"}
+    train("before", "midtrain", [*to_chat, "--max_steps=0", "--no-evals"], args.out)
+    sides = {"none": "after"} if args.cold_only else {"none": "after", "momenta": "after-warm"}
     for choice, name in sides.items():
         options = [f"--epochs={args.epochs}", f"--warm-start-optimizer={choice}", "--no-evals", "--save_every=0"]
         train(name, "midtrain", [*to_chat, *options], args.out)

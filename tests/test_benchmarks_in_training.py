@@ -52,6 +52,7 @@ def test_core_is_scored_every_so_many_steps_and_called_partial(shared_workbench,
     right = sum(line["correct"] for line in samples(run_dir, 3))
     assert found[3]["core/partial"] == found[3]["core/copa/0-shot"] == pytest.approx((right / 5 - 0.5) / 0.5)
     assert "core/score" not in found[3]
+    assert json.loads((run_dir / "summaries.json").read_text())["core/partial"] == found[4]["core/partial"]
 
 
 def test_training_goes_on_as_if_nothing_had_been_asked(shared_workbench, bundle):

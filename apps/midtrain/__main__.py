@@ -28,7 +28,10 @@ def main(argv: list[str]) -> None:
         clock = ranks.broadcast(datetime.now())
         config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
         config.export_env()
-        run(config, ranks, clock, argv, benchmarks=partial(Benchmarks, speech=answering), first_new_id=first_new_id)
+        benchmarks = partial(Benchmarks, speech=answering)
+        run_dir = run(config, ranks, clock, argv, benchmarks=benchmarks, first_new_id=first_new_id)
+        if ranks.is_main:
+            print(f"talk to it: uv run apps/chat {run_dir}")
 
 
 if __name__ == "__main__":

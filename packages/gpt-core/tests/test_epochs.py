@@ -43,7 +43,7 @@ def test_the_mixtures_epoch_is_878_steps():
 
 
 def test_auto_is_one_epoch_and_more_of_little_data():
-    assert [epochs_of("auto", tokens, 100) for tokens in (50, 1_000, 6_000, 10_000, 10**9)] == [30, 10, 2, 1, 1]
+    assert [epochs_of("auto", tokens, 100) for tokens in (50, 2_500, 20_000, 25_000, 10**9)] == [20, 10, 2, 1, 1]
     assert epochs_of(0.5, 50, 100) == 0.5
 
 
@@ -52,7 +52,8 @@ def test_auto_is_one_epoch_and_more_of_little_data():
     [
         ("epochs: 1, max_steps: 0", [], 100),
         ("epochs: 2.5, max_steps: 0", [], 250),
-        ("epochs: auto, max_steps: 0", ["--data.module_kwargs.rows=20"], 30 * 2),
+        ("epochs: auto, max_steps: 0", ["--data.module_kwargs.rows=90"], 20 * 900 // 80),
+        ("epochs: auto, max_steps: 0", ["--data.module_kwargs.rows=90", "--batch_size=5"], 20 * 9),
         ("epochs: 1, max_steps: 7", [], 7),
         ("max_steps: 0", [], 0),
         ("epochs: 1, max_steps: 0", ["--max_steps=0"], 0),  # the command line has the last word
@@ -63,14 +64,18 @@ def test_auto_is_one_epoch_and_more_of_little_data():
 def test_epochs_are_steps_where_no_steps_are_given(load, written, arguments, steps):
     config = with_steps_of_epochs(load(*arguments, written=written), world_size=2)
     assert config.section("training").max_steps == steps
-    if "auto" in written:
-        assert config.section("training").epochs == 30
-        assert said(config) == "60 steps: training.epochs=auto: 30 passes over 200 tokens, 100 a step"
 
 
-def test_a_step_of_more_than_all_data_is_said(load):
-    config = with_steps_of_epochs(load("--data.module_kwargs.rows=9", "--epochs=auto"), world_size=1)
-    assert "more than all data: --batch_size=1 --global_batch_size=2 would" in said(config)
+def test_auto_takes_smaller_steps_over_little_data(load):
+    """40 sequences on 2 processes: ten steps of 2 x 2, where 10 are written; and twenty passes."""
+    config = with_steps_of_epochs(
+        load("--data.module_kwargs.rows=40", written="epochs: auto, max_steps: 0"), world_size=2
+    )
+    training = config.section("training")
+    assert (training.device_batch_size, training.global_batch_size, training.epochs) == (2, 4, 20)
+    assert said(config) == "200 steps: training.epochs=auto: 20 passes over 400 tokens, 40 a step"
+    few = with_steps_of_epochs(load("--data.module_kwargs.rows=3", written="epochs: auto, max_steps: 0"), world_size=2)
+    assert few.section("training").global_batch_size == 2, "one sequence of each process"
     assert said(load()) is None
 
 

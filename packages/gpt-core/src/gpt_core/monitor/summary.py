@@ -10,6 +10,14 @@ from .sinks import BaseSink
 from .strict_json import dumps, loads, write_atomic
 from .text import count, duration, number, percent
 
+BENCHMARKS = {
+    "core/score": "CORE",
+    "core/partial": "CORE, partial",
+    "chatcore/score": "ChatCORE",
+    "chatcore/partial": "ChatCORE, partial",
+}
+"""Scores that a run may have had on the way -> what the table calls them."""
+
 
 def summarize(run: Run, status: str | None = None) -> dict[str, Any]:
     """The final figures of a run; what was not measured is None. Averages leave out the first five logged steps.
@@ -32,6 +40,7 @@ def summarize(run: Run, status: str | None = None) -> dict[str, Any]:
         "val/bits_per_byte": bits[-1] if bits else None,
         "val/best_bits_per_byte": min(bits, default=None),
         "test/loss": run.last("test/loss"),
+        **{name: found for name in BENCHMARKS if (found := run.last(name)) is not None},
         "train/step_time_ms": run.mean("train/step_time_ms", skip=5),
         "train/tokens_per_sec": run.mean("train/tokens_per_sec", skip=5),
         "train/mfu": run.mean("train/mfu"),
@@ -69,6 +78,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("val perplexity", "val/ppl", number),
         ("val bits per byte", "val/bits_per_byte", "{:.4f}".format),
         ("test loss", "test/loss", "{:.4f}".format),
+        *((label, name, "{:+.4f}".format) for name, label in BENCHMARKS.items()),
         ("time", "seconds", duration),
         ("time per step", "train/step_time_ms", "{:.1f} ms".format),
         ("tokens per second", "train/tokens_per_sec", "{:,.0f}".format),

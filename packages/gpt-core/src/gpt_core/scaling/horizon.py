@@ -7,7 +7,7 @@ from typing import Literal
 
 DEFAULT_RATIO = 12.0
 """Tokens per parameter (`Counts.scaling`). nanochat's default; compute-optimal is about 10.5 by its measurements."""
-FEW_STEPS, MANY_EPOCHS = 100, 30
+FEW_STEPS, MANY_EPOCHS = 250, 20
 """Passes over little data: as many as make so many steps, but no more than so many (measured: docs/midtraining.md)."""
 
 

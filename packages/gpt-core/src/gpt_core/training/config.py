@@ -78,7 +78,7 @@ class TrainingConfig:
     max_steps: int = 1000
     epochs: float | Literal["auto"] | None = None
     """Passes over the training split; count where max_steps is 0, or where the command line has them and no max_steps.
-    auto: one, and over little data as many as make 100 steps, at most 30."""
+    auto: one, and over little data as many as make 250 steps, at most 20, each of a tenth of the data at most."""
     grad_clip: float = 1.0
     """Largest global gradient norm; 0: no clipping."""
     activation_checkpointing: bool = False

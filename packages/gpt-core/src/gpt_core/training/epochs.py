@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from gpt_core.config import Config
+from gpt_core.config.overrides import COMMAND_LINE
 from gpt_core.scaling.horizon import epochs_of, steps_of_epochs
-from gpt_core.scaling.resolve import EPOCHS, STEPS, by_epochs, look_at, origin_of
+from gpt_core.scaling.resolve import ACCUMULATION, BATCH, DEVICE_BATCH, EPOCHS, STEPS, by_epochs, look_at, origin_of
 from gpt_core.training.accumulation import plan_batches
+
+STEPS_OF_EPOCH = 10
+"""With `auto` a step takes in no more than so large a part of the data (measured: docs/midtraining.md)."""
 
 
 def with_steps_of_epochs(config: Config, world_size: int) -> Config:
@@ -21,14 +25,25 @@ def with_steps_of_epochs(config: Config, world_size: int) -> Config:
         raise ValueError(
             f"training.epochs is set, but {config.component('data').path} has no length; set training.max_steps instead"
         )
+    if training.epochs == "auto":
+        config = _with_small_steps(config, epoch_tokens, world_size)
+    tokens = plan_batches(config.section("training"), world_size).tokens
+    epochs = epochs_of(training.epochs, epoch_tokens, tokens)
+    why = f"training.epochs={training.epochs}: {epochs:g} passes over {epoch_tokens:,} tokens, {tokens:,} a step"
+    return config.changed({EPOCHS: epochs, STEPS: steps_of_epochs(epochs, epoch_tokens, tokens)}, why)
+
+
+def _with_small_steps(config: Config, epoch_tokens: int, world_size: int) -> Config:
+    """At least STEPS_OF_EPOCH steps in an epoch, or one sequence of each process; the command line's batch stays."""
+    training = config.section("training")
     plan = plan_batches(training, world_size)
-    epochs = epochs_of(training.epochs, epoch_tokens, plan.tokens)
-    steps = steps_of_epochs(epochs, epoch_tokens, plan.tokens)
-    why = f"training.epochs={training.epochs}: {epochs:g} passes over {epoch_tokens:,} tokens, {plan.tokens:,} a step"
-    if plan.tokens > epoch_tokens:
-        smaller = max(1, epoch_tokens // (4 * plan.context_length))
-        why += f", which is more than all data: --batch_size=1 --global_batch_size={smaller} would learn more of it"
-    return config.changed({EPOCHS: epochs, STEPS: steps}, why)
+    each = max(1, epoch_tokens // (STEPS_OF_EPOCH * plan.context_length * world_size))
+    said_so = any(origin_of(config, key) == COMMAND_LINE for key in (DEVICE_BATCH, BATCH, ACCUMULATION))
+    if said_so or plan.sequences <= each * world_size:
+        return config
+    size = min(plan.device_batch_size, each)
+    values = {DEVICE_BATCH: size, BATCH: each // size * size * world_size, ACCUMULATION: None}
+    return config.changed(values, f"training.epochs=auto: {STEPS_OF_EPOCH} steps in an epoch")
 
 
 def said(config: Config) -> str | None:
