@@ -143,7 +143,7 @@ def test_a_tied_head_is_the_embedding(app):
 
 
 def test_a_run_whose_steps_were_given_is_of_no_budget(app, tmp_path):
-    write_run(tmp_path / "r", budget=1e18, depth=2, derived="")
+    write_run(tmp_path / "r", budget=1e18, depth=2, steps_by="max_steps")
     with pytest.raises(app.run_logs.Unusable, match="does not say flops_budget"):
         app.run_logs.from_run(tmp_path / "r")
 

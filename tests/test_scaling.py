@@ -10,6 +10,7 @@ from gpt_core.config import load_config
 from gpt_core.models.nanochat import nanochat
 from gpt_core.scaling import Data, on_meta, report, resolve
 from gpt_core.training import plan_batches
+from gpt_core.training.eval_intervals import with_intervals
 from gpt_core.training.recipe import SCHEMA
 from gpt_optim import depth
 from workspace import ROOT
@@ -84,6 +85,14 @@ def test_rules_reach_the_optimizer_and_the_rates_of_its_groups():
     off = plan("--depth=6", "--scaling=off").config
     assert "rate_factor" not in off.component("optimizer").kwargs
     assert plan_batches(off.section("training"), 1).tokens == 16 * 1024, "as the configuration says"
+
+
+def test_what_is_typed_goes_before_a_file():
+    """A batch in sequences before the file's in tokens; micro-batches of an evaluation before the file's tokens."""
+    made = plan("gpt2-small", "--global_batch_size=256", "--max_steps=10")
+    assert (made.step.tokens, made.steps, made.steps_by) == (256 * 1024, 10, "max_steps")
+    for typed, tokens in ([], 10_485_760), (["--eval_iters=3"], None), (["--eval_iters=3", "--eval.eval_tokens=9"], 9):
+        assert with_intervals(load("depth", *typed)).section("eval").eval_tokens == tokens
 
 
 def test_words_of_the_user_win_and_are_named():

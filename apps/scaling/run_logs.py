@@ -11,7 +11,6 @@ from measurement import COLUMNS, NEEDED, WHOLE, Measurement, ResultsError, read_
 
 from gpt_core.monitor import RunError, read_run
 from gpt_core.monitor.jsonl import read_lines
-from gpt_core.scaling.resolve import STEPS
 
 SKIPPED_STEPS = 10
 """First steps, left out of mean MFU: compilation and cold caches."""
@@ -140,9 +139,8 @@ _SELDOM = {"core_score", "lr_scale", "mfu", "params_value_embeds", "params_scala
 def _configured(tree: Mapping[str, Any]) -> dict[str, Any]:
     scaling, general, model = (tree.get(name) or {} for name in ("scaling", "general", "model"))
     kwargs = model.get("module_kwargs") or {}
-    decided = (scaling.get("derived") or {}).get(STEPS, "")  # a run of so many steps is of no budget
     found = {
-        "flops_budget": scaling.get("target_flops") if decided.startswith("target_flops") else None,
+        "flops_budget": scaling.get("target_flops") if scaling.get("steps_by") == "target_flops" else None,
         "depth": scaling.get("depth") or kwargs.get("n_layer"),
         "model_dim": kwargs.get("n_embd"),
         "seed": general.get("seed"),

@@ -72,7 +72,7 @@ def plan_all(
     for cell in study.cells():
         plan = scaling.resolve(load(study, cell), world_size=processes, device_type=device_type, data=data)
         assert plan is not None
-        if not plan.derived.get(STEPS, "").startswith("target_flops"):
+        if plan.steps_by != "target_flops":
             raise ValueError(
                 f"{STEPS} {plan.kept[STEPS]}: the runs of a sweep end when their FLOPs are spent; leave it out"
             )

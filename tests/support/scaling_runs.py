@@ -33,7 +33,7 @@ def write_run(
     ended_at=None,
     status="completed",
     speaks=True,
-    derived="target_flops",
+    steps_by="target_flops",
 ):
     """A run folder's metrics.jsonl; ended_at: the step of its last evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_run(
     table = f"SCALING depth {depth}\n  wte      {head:,}\n  lm_head   {head:,}\n  transformer_matrices   {blocks:,}\n"
     table += f"  total   {2 * head + blocks:,}\nTotal training tokens: {steps * batch:,}"
     config = {
-        "scaling": {"target_flops": budget, "depth": depth, "derived": {"training.max_steps": derived}},
+        "scaling": {"target_flops": budget, "depth": depth, "steps_by": steps_by},
         "general": {"seed": seed},
         "model": {"module_kwargs": {"n_layer": depth, "n_embd": width}},
         "optimizer": {"module_kwargs": {"rate_factor": 0.5}},

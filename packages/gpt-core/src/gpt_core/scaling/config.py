@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gpt_core.scaling.rules import Rules
+
+StepsBy = Literal["max_steps", "target_flops", "epochs", "param_data_ratio"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ScalingConfig:
     """Keys of other sections that stay as written, as those from the command line do."""
     derived: dict[str, str] = field(default_factory=dict)
     """In the configuration of a run: what this section has set, and by what."""
+    steps_by: StepsBy | None = None
+    """In the configuration of a run: what decided its length."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "aspect_ratio", "head_dim", "total_batch_size"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt_core.scaling.resolve import STEPS, Plan
+from gpt_core.scaling.resolve import Plan
 
 GROUPS = ("wte", "position", "value_embeds", "lm_head", "transformer_matrices", "scalars")
 
@@ -41,12 +41,12 @@ def _batch(plan: Plan) -> list[str]:
 
 def _horizon(plan: Plan) -> list[str]:
     counts = plan.counts
-    if plan.derived.get(STEPS, "").startswith("target_flops"):
+    if plan.steps_by == "target_flops":
         lines = [f"Calculated number of iterations from target FLOPs: {plan.steps:,}"]
         lines.append(f"Target FLOPs: {plan.config.section('scaling').target_flops:g}")
-    elif plan.derived.get(STEPS, "").startswith("param_data_ratio"):
+    elif plan.steps_by == "param_data_ratio":
         lines = [f"Calculated number of iterations from target data:param ratio: {plan.steps:,}"]
-    elif plan.derived.get(STEPS, "").startswith("epochs"):
+    elif plan.steps_by == "epochs":
         lines = [f"Calculated number of iterations from epochs: {plan.steps:,}"]
     else:
         lines = [f"Using user-provided number of iterations: {plan.steps:,}"]

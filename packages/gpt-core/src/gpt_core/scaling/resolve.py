@@ -18,7 +18,7 @@ from gpt_core.config.factory import load, signature_of
 from gpt_core.config.overrides import COMMAND_LINE
 from gpt_core.monitor.flops import flops_per_token
 from gpt_core.scaling.batch import Step, align
-from gpt_core.scaling.config import ScalingConfig
+from gpt_core.scaling.config import ScalingConfig, StepsBy
 from gpt_core.scaling.counts import Counts, counts_of
 from gpt_core.scaling.horizon import DEFAULT_RATIO, epochs_of, steps_of_epochs, steps_of_flops, steps_of_ratio
 from gpt_core.scaling.meta import on_meta
@@ -48,6 +48,7 @@ class Plan:
     flops_per_token: float
     step: Step
     steps: int
+    steps_by: StepsBy
     context_length: int
     vocab_size: int
     factors: Factors
@@ -150,16 +151,17 @@ class _Resolver:
         depth, reference = self._count(data.vocab_size)
         total, chosen = self._total_batch(depth, reference)
         step = self._step(depth, total)
-        steps = self._steps(step.tokens, data)
+        steps, steps_by = self._steps(step.tokens, data)
         factors = self._factors(depth, reference, step.tokens, chosen)
         keep = tuple(dict.fromkeys((*self.scaling.keep, *self.kept)))
-        record = {"scaling.keep": list(keep), "scaling.derived": dict(self.derived)}
+        record = {"scaling.keep": list(keep), "scaling.derived": dict(self.derived), "scaling.steps_by": steps_by}
         plan = Plan(
             config=self.config.changed({**self.values, **record}, "scaling"),
             counts=self.counts,
             flops_per_token=self.flops,
             step=step,
             steps=steps,
+            steps_by=steps_by,
             context_length=self.config.section("training").context_length,
             vocab_size=data.vocab_size,
             factors=factors,
@@ -169,7 +171,7 @@ class _Resolver:
             derived=self.derived,
             kept=self.kept,
         )
-        if plan.epochs is not None and plan.epochs > 1:
+        if plan.epochs is not None and plan.tokens - step.tokens >= (data.epoch_tokens or 0):  # not by rounding alone
             self.warnings.append(
                 f"{plan.tokens:,} tokens are {plan.epochs:.2f} epochs of the training data ({data.epoch_tokens:,} "
                 "tokens): text that is repeated teaches less, and the fit of a scaling law would bend; prepare more "
@@ -226,9 +228,10 @@ class _Resolver:
         scaling, training = self.scaling, self.config.section("training")
         T, written = training.context_length, _tokens_written(training, self.world_size)
         ruled = scaling.depth is not None and scaling.rules != "off"
-        if scaling.total_batch_size is not None:
-            if twice := [key for key in (BATCH, ACCUMULATION) if origin_of(self.config, key) == COMMAND_LINE]:
-                raise ValueError(f"scaling.total_batch_size and {twice[0]} say the same thing twice: leave one out")
+        given = [key for key in (BATCH, ACCUMULATION) if origin_of(self.config, key) == COMMAND_LINE]
+        if given and origin_of(self.config, "scaling.total_batch_size") == COMMAND_LINE:
+            raise ValueError(f"scaling.total_batch_size and {given[0]} say the same thing twice: leave one out")
+        if scaling.total_batch_size is not None and not given:
             self.derived[BATCH] = f"total_batch_size {scaling.total_batch_size:,}"
             return scaling.total_batch_size, False
         for key in (BATCH, ACCUMULATION):
@@ -265,30 +268,31 @@ class _Resolver:
             self.derived.setdefault(BATCH, "aligned to whole micro-steps")
         return step
 
-    def _steps(self, batch_tokens: int, data: Data) -> int:
-        """num_iterations, else target_flops, else epochs, else tokens per parameter, else what is configured."""
+    def _steps(self, batch_tokens: int, data: Data) -> tuple[int, StepsBy]:
+        """num_iterations, else target_flops, else epochs, else tokens per parameter, else what is configured; which."""
         scaling, training = self.scaling, self.config.section("training")
         written, in_epochs = training.max_steps, by_epochs(self.config) and scaling.target_flops is None
         if self._is_kept(STEPS) and not in_epochs:
             self.kept[STEPS] = f"{written:,}"
-            return written
+            return written, "max_steps"
         if scaling.target_flops is not None:
             steps = steps_of_flops(scaling.target_flops, self.flops, batch_tokens)
             self._set(STEPS, steps, f"target_flops {scaling.target_flops:g}")
-        elif in_epochs:
+            return steps, "target_flops"
+        if in_epochs:
             if data.epoch_tokens is None:  # said by who makes the steps of a run
-                return written
+                return written, "epochs"
             epochs = epochs_of(training.epochs, data.epoch_tokens, batch_tokens)
             steps = steps_of_epochs(epochs, data.epoch_tokens, batch_tokens)
             self.values |= {STEPS: steps, EPOCHS: epochs}
             self.derived[STEPS] = f"epochs {epochs:g}"
-        elif scaling.param_data_ratio is not None or scaling.depth is not None:
+            return steps, "epochs"
+        if scaling.param_data_ratio is not None or scaling.depth is not None:
             ratio = DEFAULT_RATIO if scaling.param_data_ratio is None else scaling.param_data_ratio
             steps = steps_of_ratio(ratio, self.counts.scaling, batch_tokens)
             self._set(STEPS, steps, f"param_data_ratio {ratio:g}{'' if scaling.param_data_ratio else ' (default)'}")
-        else:
-            return written
-        return steps
+            return steps, "param_data_ratio"
+        return written, "max_steps"
 
     def _factors(self, depth: int, reference: int, batch_tokens: int, batch_is_ruled: bool) -> Factors:
         """Factors of the optimizer, where it takes them."""

@@ -1,8 +1,9 @@
-"""How often a run is evaluated, where that follows from its length."""
+"""How often a run is evaluated, where that follows from its length, and on how much."""
 
 from __future__ import annotations
 
 from gpt_core.config import Config
+from gpt_core.config.overrides import COMMAND_LINE
 
 AUTO = -1
 
@@ -18,7 +19,8 @@ def benchmark_interval(steps: int) -> int:
 
 
 def with_intervals(config: Config) -> Config:
-    """`config` with steps in place of every -1 in its section `eval`."""
+    """`config` with steps in place of every -1 in its section `eval`; eval_iters of the command line go before the
+    eval_tokens of a file."""
     wanted, training = config.section("eval"), config.section("training")
     steps, epochs = training.max_steps, training.epochs
     chatcore = benchmark_interval(steps) if epochs in (None, "auto") else max(1, round(steps / epochs))
@@ -27,5 +29,11 @@ def with_intervals(config: Config) -> Config:
         "eval.core_every": (wanted.core_every, benchmark_interval(steps)),
         "eval.chatcore_every": (wanted.chatcore_every, chatcore),
     }
-    values = {key: interval for key, (asked, interval) in found.items() if asked == AUTO}
+    values: dict[str, int | None] = {key: interval for key, (asked, interval) in found.items() if asked == AUTO}
+    if wanted.eval_tokens and _is_typed(config, "eval.eval_iters") and not _is_typed(config, "eval.eval_tokens"):
+        values["eval.eval_tokens"] = None
     return config.changed(values, f"{steps} steps") if values else config
+
+
+def _is_typed(config: Config, key: str) -> bool:
+    return config.origin(key) == COMMAND_LINE
