@@ -25,7 +25,7 @@ def test_a_killed_rank_ends_ranks_that_are_stuck(tmp_path, fork_ranks, rank, par
 
 
 def test_a_rank_that_is_stopped_or_holds_pythons_lock_is_not_dead(tmp_path, fork_ranks):
-    ended = fork_ranks(tmp_path, 2, killed_worker.busy, 3, timeout=60)
+    ended = fork_ranks(tmp_path, 2, killed_worker.busy, 1, timeout=60)
     assert [(each.code, each.stderr) for each in ended] == [(0, ""), (0, "")]
 
 
