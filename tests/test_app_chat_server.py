@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -271,6 +273,28 @@ def test_who_finds_no_place_waits_is_told_where_and_is_turned_away_in_time(serve
     assert told.text.startswith(": position 1\n\n")
     assert json.loads(told.text.split("data: ")[1])["error"]["code"] == 503
     wait_until(lambda: client.get("/stats").json()["busy"] == 0, 2)
+
+
+def test_a_server_that_ends_says_so_to_those_who_wait(out, caplog):
+    logging.getLogger("uvicorn.error").addHandler(caplog.handler)
+    ends = {}
+
+    def ask(server, name, **more):
+        ends[name] = httpx.post(f"{server.url}/v1/chat/completions", json={**LONG, **more}, timeout=60).text
+
+    with serving_here(out / "toy", "--top_k", 3, "--rows", 2) as server, ThreadPoolExecutor() as pool:
+        asked = [pool.submit(ask, server, name, stream=name != "whole") for name in ("whole", "stream")]
+        wait_until(lambda: httpx.get(f"{server.url}/stats").json()["busy"] == 2, 20)
+        shown = {"include_position": True}
+        asked += [pool.submit(ask, server, str(place), stream=place, stream_options=shown) for place in (True, False)]
+        wait_until(lambda: httpx.get(f"{server.url}/stats").json()["waiting"] == 2, 20)
+        server.end()
+        start = time.monotonic()
+        for each in asked:
+            each.result(20)
+    assert time.monotonic() - start < 2 and len(ends) == 4
+    assert all("the server is ending" in text for text in ends.values()), ends
+    assert not caplog.records
 
 
 def test_hostile_requests_are_refused_and_nothing_breaks(server, client):

@@ -34,6 +34,7 @@ class Hall:
     def __init__(self, workers: Sequence[Worker], timeout: float, most_waiting: int):
         self.workers, self.timeout, self.most_waiting = list(workers), timeout, most_waiting
         self._queue: deque[_Waiting] = deque()
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -45,6 +46,8 @@ class Hall:
 
         told: called with our position in the queue, 1 is next, whenever it changes.
         """
+        if self._closed:
+            raise Busy("the server is ending")
         if not self._queue and (worker := self._free(rows)):
             worker.busy += rows
             return worker
@@ -79,6 +82,15 @@ class Hall:
                 worker.close()
         self._hand_out()
 
+    def close(self) -> None:
+        """End all workers, whatever they have to do, and turn away who waits."""
+        self._closed = True
+        for waiting in self._queue:
+            waiting.place.set_exception(Busy("the server is ending"))
+        self._queue.clear()
+        for worker in self.workers:
+            worker.abandon()
+
     def _free(self, rows: int) -> Worker | None:
         """The least busy worker with so many rows left."""
         able = [worker for worker in self.workers if worker.rows - worker.busy >= rows]
@@ -98,7 +110,7 @@ class Hall:
             self._queue.remove(waiting)
             self._hand_out()  # a large one no longer holds up the small ones behind it
             self._tell()
-        elif waiting.place.done():  # it was given to us as we went
+        elif waiting.place.done() and not self._closed:  # it was given to us as we went
             self.leave(waiting.place.result(), waiting.rows)
 
     def _tell(self) -> None:

@@ -47,7 +47,11 @@ class Answering:
             await self._event.wait()
             self._event.clear()
             if self._failed:
-                raise WorkerFailed("the model failed while it answered; the server's log says why")
+                raise WorkerFailed(
+                    "the server is ending"
+                    if self.worker.abandoned
+                    else "the model failed while it answered; the server's log says why"
+                )
             came, self._pieces = self._pieces, []
             by_sample: dict[int, list[Piece]] = {}
             for piece in came:

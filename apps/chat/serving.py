@@ -35,8 +35,6 @@ def serve(options: argparse.Namespace) -> None:
         print(f"http://{shown}:{port}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         with suppress(KeyboardInterrupt):  # uvicorn has ended in order, and raises it again
             http_server(site, options).run(sockets=[listening])
-        for worker in site.hall.workers:
-            worker.abandon()
 
 
 def open_site(options: argparse.Namespace) -> Site:
@@ -65,9 +63,21 @@ def listen(host: str, port: int) -> socket.socket:
         raise ValueError(f"cannot listen: {error.strerror}; choose another --host or --port") from error
 
 
-def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """Ends what is under way when it ends, and says so to those who wait."""
+
+    def __init__(self, config: uvicorn.Config, site: Site):
+        super().__init__(config)
+        self._site = site
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._site.hall.close()
+        await super().shutdown(sockets)
+
+
+def http_server(site: Site, options: argparse.Namespace) -> Server:
     app = build(site, allowed_hosts(options.host, options.allow_host))
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             http="h11",  # which bounds what it reads of a request's head
@@ -76,7 +86,8 @@ def http_server(site: Site, options: argparse.Namespace) -> uvicorn.Server:
             lifespan="off",
             timeout_graceful_shutdown=2,
             timeout_keep_alive=30,  # longer than clients keep connections, or both might close one at the same time
-        )
+        ),
+        site,
     )
 
 

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -52,7 +53,7 @@ class Worker:
         self._batch = ContinuousBatch(loaded.model, rows, vocab_size=vocabulary, prefix_bytes=prefix_bytes)
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
-        self._abandoned = False
+        self.abandoned = False
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._thread.start()
 
@@ -79,16 +80,22 @@ class Worker:
         self._inbox.put(None)
 
     def abandon(self) -> None:
-        """End the thread after the step that it is in, whatever is left to do, and wait for that."""
-        self._abandoned = True
+        """End the thread after the step that it is in, and wait for that; what is left to do fails."""
+        self.abandoned = True
         self._inbox.put(None)
         self._thread.join()
+        with suppress(queue.Empty):
+            while True:
+                job = self._inbox.get_nowait()
+                if job is not None and job.ticket is None:
+                    job.listener([])
+        self._fail()
 
     def _run(self) -> None:
         if self.loaded.device.type == "cuda":
             torch.cuda.set_device(self.loaded.device)
         closing = False
-        while not self._abandoned and (not closing or self._batch.busy):
+        while not self.abandoned and (not closing or self._batch.busy):
             try:
                 closing |= self._read_inbox()
                 if self._batch.busy:
@@ -96,6 +103,7 @@ class Worker:
             except Exception:  # a thread's last chance to say so: the answers under way are lost, the server is not
                 _log.exception("worker %d failed; its %d answers are lost", self.number, len(self._jobs))
                 self._fail()
+                time.sleep(0.1)  # where every step fails there is no hurry
 
     def _read_inbox(self) -> bool:
         """Take what has come, waiting for it where there is nothing else to do; True: time to end."""
@@ -152,4 +160,3 @@ class Worker:
         for job in jobs:
             job.listener([])
         self._batch.clear()
-        time.sleep(0.1)  # where every step fails there is no hurry

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -59,10 +60,10 @@ def chat_modules() -> Iterator[Callable[[str], ModuleType]]:
 
 
 class Server:
-    """A running `apps/chat serve`; process None: in this one."""
+    """A running `apps/chat serve`; process None: in this one. `end` asks it to, as Ctrl-C does."""
 
-    def __init__(self, process: subprocess.Popen | None, url: str, said: list[str]):
-        self.process, self.url, self.said = process, url, said
+    def __init__(self, process: subprocess.Popen | None, url: str, said: list[str], end: Callable[[], None]):
+        self.process, self.url, self.said, self.end = process, url, said, end
 
     @property
     def resident_bytes(self) -> int:
@@ -96,7 +97,7 @@ def serving(model: Path, *arguments: object) -> Iterator[Server]:
         assert url, "".join(said)
         reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)
         reader.start()
-        yield Server(process, url, said)
+        yield Server(process, url, said, lambda: process.send_signal(signal.SIGINT))
     finally:
         process.terminate()
         process.wait(20)
@@ -121,10 +122,9 @@ def serving_here(model: Path, *arguments: object) -> Iterator[Server]:
             thread.start()
             logging.getLogger().addHandler(handler)
             try:
-                yield Server(None, f"http://127.0.0.1:{listening.getsockname()[1]}", said)
+                url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+                yield Server(None, url, said, lambda: setattr(server, "should_exit", True))
             finally:
                 server.should_exit = True
                 thread.join(20)
                 logging.getLogger().removeHandler(handler)
-                for worker in site.hall.workers:
-                    worker.abandon()
