@@ -2,12 +2,14 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from gpt_core.training import amp_grad_scaler, keller_scaler
+from gpt_core.training.scalers import clipping_said
 
 
 def amp(grad_clip=1.0, dtype=torch.float32):
@@ -49,6 +51,14 @@ def test_without_clipping_the_norm_is_still_measured():
     before = [p.grad.clone() for p in ps[:3]]
     assert float(amp(grad_clip=0.0).clip(ps, sgd(ps))) == pytest.approx(norm(before), rel=1e-5)
     assert all(torch.equal(p.grad, b) for p, b in zip(ps[:3], before, strict=True))
+
+
+def test_a_run_says_what_its_optimizer_lets_be_clipped():
+    optimizer = SimpleNamespace(clipping="half of the gradients")
+    assert clipping_said(amp(grad_clip=0.5), optimizer) == "clipping at the norm 0.5: half of the gradients"
+    assert clipping_said(amp(grad_clip=0.0), optimizer) is None
+    assert clipping_said(keller_scaler(1.0, torch.float32), optimizer) is None
+    assert clipping_said(amp(), sgd(parameters())) is None, "there is nothing to choose"
 
 
 @pytest.mark.parametrize("scale", [100.0, 1e-3])

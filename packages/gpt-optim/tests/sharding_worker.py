@@ -110,6 +110,8 @@ def distance(model, expected):
 
 
 STRATEGIES = ("zero1", "zero2", "fsdp", "hsdp", "ZeroOne rows", "ZeroOne tensors")
+CLIP_MUON = {"zero2", "hsdp"}
+"""Where clipping scales the matrices' gradients too."""
 WORLDS = {strategy: (4,) if strategy == "hsdp" else (2, 3, 4) for strategy in STRATEGIES}
 
 
@@ -124,6 +126,7 @@ def shared(strategy):
     """The model and its optimizer under `strategy`; "alone" is one process."""
     model = Model(bank=not strategy.endswith("sdp"))
     everybody = None if strategy == "alone" else dist.group.WORLD
+    clip_muon = strategy in CLIP_MUON
     if strategy.endswith("sdp"):
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         if strategy == "hsdp":
@@ -131,20 +134,20 @@ def shared(strategy):
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        return model, mixed(model)
+        return model, mixed(model, clip_muon=clip_muon)
     if strategy == "zero1":
         return DistributedDataParallel(model), mixed(model, process_group=everybody, gradients="averaged")
     if strategy.startswith("ZeroOne"):
         made, options = torchs_own(strategy)
         optimizer = ZeroOne(model.parameters(), made, everybody, strategy.split()[1], **options)
         return DistributedDataParallel(model), optimizer
-    return model, mixed(model, process_group=everybody)
+    return model, mixed(model, process_group=everybody, clip_muon=clip_muon)
 
 
 def alone(strategy):
     """The run of `strategy` on one process: weights after the save and at the end, norms, and the optimizer."""
     model = Model(bank=not strategy.endswith("sdp"))
-    optimizer = mixed(model)
+    optimizer = mixed(model, clip_muon=strategy in CLIP_MUON)
     if strategy.startswith("ZeroOne"):
         made, options = torchs_own(strategy)
         optimizer = made(model.parameters(), **options)

@@ -71,7 +71,7 @@ def test_saved_on_two_processes_and_resumed_on_more(reports, world, strategy):
 def test_saved_on_two_processes_and_resumed_on_one(reports, strategy):
     assert reports[SAVED_ON]
     model = worker.Model(bank=strategy != "fsdp")
-    optimizer = worker.mixed(model)
+    optimizer = worker.mixed(model, clip_muon=strategy in worker.CLIP_MUON)
     worker.resume(model, optimizer, reports.folder / f"{strategy}_{SAVED_ON}")
     worker.train(model, optimizer, worker.SAVED_AFTER, worker.STEPS)
     *_, end, _, _ = worker.alone(strategy)

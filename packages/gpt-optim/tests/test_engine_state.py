@@ -91,15 +91,20 @@ def test_zero_grad_before_or_after_the_step_is_the_same():
         assert torch.equal(p, q)
 
 
-def test_clipping_scales_what_the_step_uses():
-    optimizer, twin = everything(torch.float64), everything(torch.float64)
+@pytest.mark.parametrize("clip_muon", [False, True])
+def test_clipping_scales_what_the_step_uses_by_the_norm_of_all(clip_muon):
+    """Step 3 has a gradient a million times too large, and only Muon's momentum sees it as it is unless `clip_muon`."""
+    optimizer, twin = everything(torch.float64, clip_muon=clip_muon), everything(torch.float64)
     for step, max_norm in enumerate((0.5, 100.0, 0.0, 0.25)):
         add_grads(optimizer, step)
         add_grads(twin, step)
-        due = [p for group in twin.param_groups if (step + 1) % group["every"] == 0 for p in group["params"]]
-        clipped, norm = reference.clipped([p.grad for p in due], max_norm)
-        if max_norm:
-            for p, grad in zip(due, clipped, strict=True):
+        if step == 3:
+            for each in (optimizer, twin):
+                each.param_groups[0]["params"][0].grad *= 1e6
+        due = [(p, group) for group in twin.param_groups for p in group["params"] if (step + 1) % group["every"] == 0]
+        clipped, norm = reference.clipped([p.grad for p, _ in due], max_norm)
+        for (p, group), grad in zip(due, clipped, strict=True):
+            if max_norm and (clip_muon or group["kind"] == "adamw"):
                 p.grad = grad
         torch.testing.assert_close(optimizer.clip_grad_norm_(max_norm), norm)
         for each in (optimizer, twin):
@@ -107,11 +112,15 @@ def test_clipping_scales_what_the_step_uses():
             each.zero_grad()
         for p, q in zip(weights(optimizer), weights(twin), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+    for ours, theirs in zip(optimizer.state.values(), twin.state.values(), strict=True):  # momentum and moments
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    momentum = optimizer.state[optimizer.param_groups[0]["params"][0]]["momentum_buffer"]
+    assert (float(momentum.abs().max()) > 1e4) is not clip_muon
 
 
 def test_clipping_twice_measures_the_clipped_gradients():
     (p,) = parameters((6, 4))
-    optimizer = Muon([p])
+    optimizer = Muon([p], clip_muon=True)
     p.grad = random(6, 4, seed=1)
     norm = p.grad.norm()
     torch.testing.assert_close(optimizer.clip_grad_norm_(0.5), norm)

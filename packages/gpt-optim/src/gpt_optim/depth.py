@@ -70,6 +70,7 @@ def depth(
     width_factor: float = 1.0,
     decay_factor: float = 1.0,
     cautious: bool = True,
+    clip_muon: bool = False,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
@@ -77,7 +78,8 @@ def depth(
     """`MuonAdamW` with the groups of the table above, for `gpt_core.models.gpt` and `gpt_core.models.nanochat`.
 
     weight_decay: of the matrices, times `decay_factor`, rate and scale, as in nanochat. The three factors are what
-    `gpt_core.scaling` works out from the depth. zero: ZeRO stage over `process_group`; 0 shares nothing.
+    `gpt_core.scaling` works out from the depth. clip_muon: clipping scales the matrices' gradients
+    too. zero: ZeRO stage over `process_group`; 0 shares nothing.
 
     ValueError: a factor or rate that is not positive, or a parameter that belongs to no group: a matrix outside the
     blocks that the table does not name.
@@ -104,6 +106,7 @@ def depth(
         scale_decay=True,
         eps=1e-10,
         orthogonalize=polar_express,
+        clip_muon=clip_muon,
         compile=compile,
         **sharding(zero, process_group),
     )

@@ -41,6 +41,7 @@ def muon(
     head_learning_rate: float | None = None,
     vector_learning_rate: float | None = None,
     qkv: str = QKV,
+    clip_muon: bool = False,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
@@ -49,7 +50,8 @@ def muon(
 
     These have `adamw_learning_rate` unless given one of their own; beta1, beta2, eps are AdamW's. Weights whose name
     matches `qkv` and that have more rows than columns hold queries (as many rows as columns), keys and values, in this
-    order; each is orthogonalised by itself. zero: ZeRO stage over `process_group`; 0 shares nothing.
+    order; each is orthogonalised by itself. clip_muon: clipping scales the matrices' gradients too.
+    zero: ZeRO stage over `process_group`; 0 shares nothing.
     """
     rates = (adamw_learning_rate, embedding_learning_rate, head_learning_rate, vector_learning_rate)
     groups = _groups(model, {"kind": "muon"}, learning_rate, rates, qkv)
@@ -63,6 +65,7 @@ def muon(
         betas=(beta1, beta2),
         eps=eps,
         orthogonalize=_orthogonalize(orthogonalizer),
+        clip_muon=clip_muon,
         compile=compile,
         **sharding(zero, process_group),
     )
@@ -85,6 +88,7 @@ def normuon(
     head_learning_rate: float | None = None,
     vector_learning_rate: float | None = None,
     qkv: str = QKV,
+    clip_muon: bool = False,
     compile: bool = False,
     zero: int = 0,
     process_group: dist.ProcessGroup | None = None,
@@ -103,6 +107,7 @@ def normuon(
         betas=(beta1, beta2),
         eps=eps,
         orthogonalize=_orthogonalize(orthogonalizer),
+        clip_muon=clip_muon,
         compile=compile,
         **sharding(zero, process_group),
     )

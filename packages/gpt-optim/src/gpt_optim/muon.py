@@ -51,6 +51,7 @@ class MuonAdamW(torch.optim.Optimizer):
     every: update at every n-th step only; until then gradients add up in `.grad`, and `zero_grad` leaves them. They
         are no part of `state_dict()`: save after a multiple of `every` steps.
     orthogonalize: [..., M, N] -> the same shape, all singular values near 1.
+    clip_muon: `clip_grad_norm_` scales the gradients of "muon" and "normuon" too; by default only AdamW's (see there).
     compile: compile the update rules; changing rates does not compile again. Where torch cannot, they run eagerly.
     ties: pairs of parameters that are trained as one (`Tie`).
     reduce_order, work_order: names of all groups, in the order in which averaging their gradients is launched, and in
@@ -95,6 +96,7 @@ class MuonAdamW(torch.optim.Optimizer):
         every: int = 1,
         orthogonalize: Orthogonalize = polar_express,
         compile: bool = False,
+        clip_muon: bool = False,
         process_group: dist.ProcessGroup | None = None,
         gradients: Literal["local", "averaged"] = "local",
         ties: Sequence[Tie] = (),
@@ -104,7 +106,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if gradients not in ("local", "averaged"):
             raise ValueError(f"gradients must be 'local' or 'averaged', got {gradients!r}")
         self.orthogonalize, self.compile, self.process_group = orthogonalize, compile, process_group
-        self.averaged = gradients == "averaged"
+        self.averaged, self.clip_muon = gradients == "averaged", clip_muon
         self._units: list[Unit] = []
         self._norm: Tensor | None = None
         self.ties: list[Tie] = []
@@ -198,15 +200,20 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Scale the gradients of this step down to the global norm `max_norm`, after averaging; 0 only measures.
+        """Scale AdamW's gradients of this step by min(1, max_norm / (norm + 1e-6)), after averaging; 0 only measures.
 
-        Returns their norm before, 0-d and equal on every process. Collective. If it is not finite, skip the step and
-        call `zero_grad`, which then clears everything. ValueError: a negative `max_norm`.
+        Returns `norm`, that of all gradients before, 0-d and equal on every process. Muon's and NorMuon's gradients
+        keep their size: it cancels when they are orthogonalised, so that a factor only re-weighs the step in the
+        momentum, where a tiny one makes it count for nothing. With `clip_muon` they are scaled all the same.
+
+        Collective. If the norm is not finite, skip the step and call `zero_grad`, which then clears everything.
+        ValueError: a negative `max_norm`.
         """
         if not max_norm >= 0:
             raise ValueError(f"max_norm must be at least 0, got {max_norm}")
         self.reduce_gradients()
-        buckets = [unit.bucket for unit in self._due()]
+        due = self._due()
+        buckets = [unit.bucket for unit in due]
         gradients = [bucket.gradients() for bucket in buckets]
         everything = [p for group in self.param_groups for p in group["params"]]
         # One dtype on all processes, whatever they own: float32 or what is wider.
@@ -221,10 +228,18 @@ class MuonAdamW(torch.optim.Optimizer):
             total = total + part
         norm = total.sqrt()
         self._norm = norm
-        held = [g for ours, common in gradients for g in (*ours, *common)]
+        clipped = [gradients[i] for i, unit in enumerate(due) if self.clip_muon or unit.group["kind"] == "adamw"]
+        held = [g for ours, common in clipped for g in (*ours, *common)]
         if max_norm and held:
             torch._foreach_mul_(held, (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+    @property
+    def clipping(self) -> str:
+        """Which gradients `clip_grad_norm_` scales, in words."""
+        if self.clip_muon or all(group["kind"] == "adamw" for group in self.param_groups):
+            return "all gradients"
+        return "AdamW's gradients, not Muon's (clip_muon=true: all)"
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

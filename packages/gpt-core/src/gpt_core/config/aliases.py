@@ -108,7 +108,7 @@ _SCALING = {
 }
 
 _OPTIMIZER = {
-    **_same("optimizer", "learning_rate", "weight_decay", "eps"),
+    **_same("optimizer", "learning_rate", "weight_decay", "eps", "clip_muon"),
     "beta1": Alias(("optimizer.module_kwargs.beta1", "optimizer.module_kwargs.betas.0")),
     "beta2": Alias(("optimizer.module_kwargs.beta2", "optimizer.module_kwargs.betas.1")),
     **_same("scheduler", "min_lr", "warmup_iters", "lr_decay_iters", "decay_lr", "end_factor"),

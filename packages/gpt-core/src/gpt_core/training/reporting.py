@@ -19,6 +19,7 @@ from gpt_core.monitor import MFUMeter, Sinks
 from gpt_core.training import epochs
 from gpt_core.training.parts import Parts
 from gpt_core.training.recipe import RESUME
+from gpt_core.training.scalers import clipping_said
 from gpt_core.training.state import TrainState
 from gpt_core.training.state_bytes import StateBytes, optimizer_bytes, state_bytes
 
@@ -129,8 +130,12 @@ def announce(sinks: Sinks, config: Config, parts: Parts, meter: MFUMeter, ranks:
     )
     sinks.event("start", info.record())
     sinks.info(monitor.startup_report(info))
+    if (clipping := clipping_said(state.scaler, state.optimizer)) is not None:
+        sinks.info(clipping)
     if (length := epochs.said(config)) is not None:
         sinks.info(length)
+    for note in getattr(parts.splits, "notes", ()):
+        sinks.info(note)
 
 
 def planned_bytes(parts: Parts) -> StateBytes:

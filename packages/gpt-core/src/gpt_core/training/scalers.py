@@ -16,8 +16,8 @@ class Scaler(Protocol):
     def scale(self, objective: Tensor) -> Tensor: ...
     def unscale(self, optimizer: Optimizer) -> None: ...
     def clip(self, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> Tensor | None:
-        """Clip the gradients; returns their global norm before clipping, a 0-d tensor, equal on all ranks; None if
-        it is not measured."""
+        """Clip the gradients, or those that `optimizer` lets be clipped; returns the global norm of all before, a 0-d
+        tensor, equal on all ranks; None if it is not measured."""
         ...
 
     def step(self, optimizer: Optimizer, finite: bool) -> None:
@@ -141,6 +141,14 @@ class PlainScaler:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def clipping_said(scaler: Scaler, optimizer: Optimizer) -> str | None:
+    """What a run says at its start where `optimizer` chooses which gradients it clips (`clipping`, in words)."""
+    which = getattr(optimizer, "clipping", None)
+    if which is None or not isinstance(scaler, AmpGradScaler) or not scaler.grad_clip:
+        return None
+    return f"clipping at the norm {scaler.grad_clip:g}: {which}"
 
 
 def amp_grad_scaler(grad_clip: float, dtype: torch.dtype, device_type: str) -> AmpGradScaler:

@@ -28,7 +28,8 @@ class ReducingOptimizer(Protocol):
         ...
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Reduce, clip to the global norm `max_norm` (0: only measure); returns the norm before, equal on all ranks."""
+        """Reduce, clip by the global norm `max_norm` (0: only measure) what the optimizer lets be clipped; returns the
+        norm of all gradients before, equal on all ranks."""
         ...
 
 
