@@ -104,7 +104,11 @@ def test_long_conversations_and_those_without_an_answer(make_documents):
     unanswered, late, long, short = [0] * 5, [0] * 9 + [1], [0, 1] + [0] * 20, [0, 1, 1]
     made, _ = write(make_documents, [[unanswered, late, long, short]])
     # ids: unanswered 1-5, late 6-15 (its answer is beyond the row), long 16-37, short 38-40
-    train = packed_chat(made.path, 7, 1, buffer=2, prefetch=0).train
+    splits = packed_chat(made.path, 7, 1, buffer=2, prefetch=0)
+    said = "of 4 conversations 2 are longer than the context of 7 tokens and cut there; 2 are left out: nothing"
+    assert splits.notes[0].startswith(said) and packed_chat(made.path, 22, 1).notes == ()
+    train = splits.train
+    assert train.batches_per_epoch == 2, "rows, and not the 44 tokens in rows of 8"
     first, second = next(train), next(train)
     assert first.inputs.tolist() == [[0, 16, 17, 18, 19, 20, 21]]
     assert first.targets.tolist() == [[-1, 17, -1, -1, -1, -1, -1]]

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DatasetError
 from ..locate import open_dataset
 from ..shards import TokenStream
-from .documents import Documents, Scanner
+from .documents import BLOCK_TOKENS, Documents, Scanner
 from .packing import PackingLoader
 from .prefetch import prefetched
 from .shard_loader import LossOn
@@ -43,7 +43,8 @@ def packed_chat(
     train = PackedChat(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
     val = PackedChat(info, "val", *shape, **options)
     test = PackedChat(info, "test", *shape, **options) if "test" in info.splits else None
-    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info)
+    notes = () if (too_long := train.too_long()) is None else (too_long,)
+    return Splits(train=prefetched(train, prefetch), val=val, test=test, dataset=info, notes=notes)
 
 
 class PackedChat(PackingLoader):
@@ -69,6 +70,20 @@ class PackedChat(PackingLoader):
                 f"{self.where}: its documents do not begin with a BOS token, so it holds no conversations. Prepare "
                 "conversations (`uv run apps/prepare task_mixture`), or use best_fit."
             )
+
+    def too_long(self) -> str | None:
+        """What becomes of conversations longer than a row, judged by the first 2^20 tokens; None if all fit."""
+        scanner = self._scanner()
+        starts, ends = scanner.scan(0, 0, BLOCK_TOKENS)
+        long = int((ends - starts > self.context_length + 1).sum())
+        if not long:
+            return None
+        taken = len(self._scan(scanner)(0, 0, BLOCK_TOKENS).starts)
+        first = "" if scanner.shards == 1 and len(self._stream) <= BLOCK_TOKENS else "the first "
+        return (
+            f"of {first}{len(starts):,} conversations {long:,} are longer than the context of {self.context_length} "
+            f"tokens and cut there; {len(starts) - taken:,} are left out: nothing that counts is said before"
+        )
 
     def _scan(self, scanner: Scanner) -> Callable[[int, int, int], Documents]:
         longest = self.context_length + 1

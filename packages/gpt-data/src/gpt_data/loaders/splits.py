@@ -38,3 +38,5 @@ class Splits:
     val: Loader
     test: Loader | None
     dataset: Corpus
+    notes: tuple[str, ...] = ()
+    """What whoever trains on it should be told, such as what does not fit."""
