@@ -8,7 +8,7 @@ from gpt_core.config import Component, load_config
 from gpt_core.scaling.horizon import epochs_of, steps_of_epochs
 from gpt_core.training.config import EvalConfig, GeneralConfig, TrainingConfig
 from gpt_core.training.epochs import said, with_steps_of_epochs
-from gpt_core.training.eval_intervals import benchmark_interval, validation_interval, with_intervals
+from gpt_core.training.eval_intervals import benchmark_interval, epoch_interval, validation_interval, with_intervals
 
 SCHEMA = {
     "general": GeneralConfig,
@@ -89,6 +89,7 @@ def test_data_without_a_length_has_no_epochs(load):
 def test_intervals_follow_the_length(load):
     assert [validation_interval(steps) for steps in (10, 2_000, 19_531)] == [100, 200, 500]
     assert [benchmark_interval(steps) for steps in (1, 300, 700, 19_531)] == [1, 150, 250, 4882]
+    assert [epoch_interval(600, epochs) for epochs in (0.5, 1, 4, 5, 20)] == [1200, 600, 150, 240, 150]
     switches = ["--no-evals", "--run-core-evals", "--run-chatcore-evals", "--eval-interval=auto", "--eval.bundle=x"]
     wanted = with_intervals(load("--max_steps=600", "--epochs=3", *switches)).section("eval")
     assert (wanted.validate, wanted.eval_every, wanted.core_every, wanted.chatcore_every) == (False, 100, 250, 200)

@@ -122,7 +122,7 @@ class EvalConfig:
     more, but half of it at most."""
     chatcore_every: int = 0
     """Steps between evaluations on ChatCORE's benchmarks, and at the end; 0: never; -1 (auto): an epoch where
-    training.epochs is set, else as for CORE."""
+    training.epochs is set (with more than four, a quarter of the run), else as for CORE."""
     bundle: str | None = None
     """Folder with the benchmarks' data (docs/evaluation.md)."""
     limit: int | None = 500

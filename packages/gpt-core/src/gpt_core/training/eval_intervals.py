@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gpt_core.config import Config
 from gpt_core.config.overrides import COMMAND_LINE
 
@@ -18,12 +20,17 @@ def benchmark_interval(steps: int) -> int:
     return max(1, min(max(250, steps // 4), steps // 2))
 
 
+def epoch_interval(steps: int, epochs: float) -> int:
+    """Steps of an epoch; of so many epochs as are a quarter of the run where there are more than four."""
+    return max(1, round(math.ceil(epochs / 4) * steps / epochs))
+
+
 def with_intervals(config: Config) -> Config:
     """`config` with steps in place of every -1 in its section `eval`; eval_iters of the command line go before the
     eval_tokens of a file."""
     wanted, training = config.section("eval"), config.section("training")
     steps, epochs = training.max_steps, training.epochs
-    chatcore = benchmark_interval(steps) if epochs in (None, "auto") else max(1, round(steps / epochs))
+    chatcore = benchmark_interval(steps) if epochs in (None, "auto") else epoch_interval(steps, epochs)
     found = {
         "eval.eval_every": (wanted.eval_every, validation_interval(steps)),
         "eval.core_every": (wanted.core_every, benchmark_interval(steps)),
