@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from toys import any_gpt
 
 from gpt_core.generate.cache import KVCache
-from gpt_core.models import GPT, GPTConfig
 
 CONTEXT = 24
 ARCHITECTURES = {
     "gpt2": {},
+    "smear": {"smear": True},
+    "smear_windows": {"smear": True, "position_encoding": "rope", "window": 5, "window_pattern": "SSL"},
     "rope": {"position_encoding": "rope", "normalization": "rmsnorm", "ffn_type": "swiglu", "weight_tying": False},
     "rope_half": {"position_encoding": "rope", "rope_style": "half"},
     "no_positions": {"position_encoding": "none"},
@@ -27,8 +29,7 @@ ARCHITECTURES = {
 def build(name, **more):
     """A model whose weights are large enough for its logits to depend on every token it sees."""
     fields = {"vocab_size": 41, "context_length": CONTEXT, "n_layer": 3, "n_head": 4, "n_embd": 32, "init_std": 0.25}
-    torch.manual_seed(0)
-    return GPT(GPTConfig(**fields, **ARCHITECTURES[name], **more)).double().eval()
+    return any_gpt(0, **fields, **ARCHITECTURES[name], **more)
 
 
 def ids_of(batch_size, length):

@@ -4,13 +4,16 @@ import random
 
 import pytest
 import torch
+from toys import any_gpt
 
 from gpt_core.generate import ContinuousBatch, Request, Sampling, Tool, generate
-from gpt_core.models import GPT, GPTConfig
+from gpt_core.models import GPTConfig
 
 CONTEXT = 96
 ARCHITECTURES = {
     "gpt2": {},
+    "smear": {"smear": True},
+    "smear_windows": {"smear": True, "position_encoding": "rope", "window": 5, "window_pattern": "SSL"},
     "grouped": {"position_encoding": "rope", "n_kv_head": 2, "qk_norm": True},
     "windows": {"position_encoding": "rope", "window": 7, "window_pattern": "SSL"},
     "all_windows": {"position_encoding": "rope", "window": 16, "window_pattern": "S"},
@@ -21,8 +24,7 @@ GREEDY = Sampling(temperature=0)
 
 def build(name, **more):
     fields = {"vocab_size": 41, "context_length": CONTEXT, "n_layer": 3, "n_head": 4, "n_embd": 32, "init_std": 0.25}
-    torch.manual_seed(0)
-    return GPT(GPTConfig(**fields, **ARCHITECTURES[name], **more)).double().eval()
+    return any_gpt(0, **fields, **ARCHITECTURES[name], **more)
 
 
 def prompts_of(count, longest, seed=0):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from toys import any_gpt
 
 from gpt_core.generate import Completion, Sampling, Step, generate, stream
 from gpt_core.models import GPT, GPTConfig
@@ -12,6 +13,8 @@ GREEDY = Sampling(temperature=0)
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 11, 12, 13], [4]]
 ARCHITECTURES = {
     "gpt2": {},
+    "smear": {"smear": True, "weight_tying": False},
+    "smear_windows": {"smear": True, "position_encoding": "rope", "window": 5, "window_pattern": "SSL"},
     "rope": {"position_encoding": "rope", "normalization": "rmsnorm", "ffn_type": "swiglu", "weight_tying": False},
     "no_positions": {"position_encoding": "none"},
     "grouped": {"position_encoding": "rope", "n_kv_head": 2},
@@ -23,8 +26,7 @@ ARCHITECTURES = {
 
 def build(name="gpt2", **more):
     fields = {"vocab_size": 41, "context_length": CONTEXT, "n_layer": 3, "n_head": 4, "n_embd": 32, "init_std": 0.25}
-    torch.manual_seed(5)  # whose greedy rows do not soon repeat themselves
-    return GPT(GPTConfig(**fields, **ARCHITECTURES[name], **more)).double().eval()
+    return any_gpt(5, **fields, **ARCHITECTURES[name], **more)  # greedy rows of seed 5 do not soon repeat themselves
 
 
 def silent(message):

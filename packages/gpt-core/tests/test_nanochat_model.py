@@ -76,17 +76,16 @@ def test_documents_of_a_packed_row_do_not_see_each_other():
     assert torch.allclose(packed, alone, atol=1e-5)
 
 
-def test_without_smear_it_decodes_with_a_cache_and_with_smear_it_says_no():
-    model = build(smear=False).eval()
-    assert model.supports_cache and not build().supports_cache
+@pytest.mark.parametrize("smear", [True, False])
+def test_it_decodes_with_a_cache(smear):
+    model = build(smear=smear).eval()
+    assert model.looks_back == smear
     whole, parts = model(ids()), []
     cache = KVCache(model.config, 2, 16)
     with torch.no_grad():
         for begin, end in ((0, 7), (7, 8), (8, 16)):
             parts.append(model(ids()[:, begin:end], cache=cache))
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
-    with pytest.raises(ValueError, match=r"smear cannot be decoded with a cache.* smear=False"):
-        build()(ids(), cache=cache)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gpt_core.distributed import Distributed
-from gpt_core.models import gpt
+from gpt_core.models import GPT, GPTConfig, gpt
+from gpt_core.models.nanochat import Nanochat, NanochatConfig
 from gpt_core.training import BatchPlan, ModelWithLoss, TrainState, amp_grad_scaler, autoregressive, train
 
 VOCAB, CONTEXT, BATCH = 17, 8, 2
@@ -69,6 +70,21 @@ class ToyLoader:
         if state["seed"] != self.seed:
             raise ValueError(f"state has seed = {state['seed']}, the loader has {self.seed}")
         self.batches = state["batches"] // self.world_size
+
+
+def any_gpt(seed, **fields):
+    """In float64, ready to decode; a Nanochat whose smear counts where `smear` is among the fields."""
+    torch.manual_seed(seed)
+    if "smear" not in fields:
+        return GPT(GPTConfig(**fields)).double().eval()
+    model = Nanochat(NanochatConfig(**fields)).double().eval()
+    with torch.no_grad():
+        for parameter in (model.smear_lambda, model.smear_gate.weight):
+            parameter.fill_(0.7)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):  # which begin at 0
+                parameter.normal_(std=0.25)
+    return model
 
 
 def tiny_gpt(seed=0, **flags):

@@ -56,23 +56,31 @@ class KVCache:
         shapes = [(batch_size, config.kv_heads, w or max_length, config.head_dim) for w in self._windows]
         keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
-        self._hold(keys, values, max_length, length=0, pads=pads)
+        ids_BS = torch.zeros((batch_size, max_length), dtype=torch.int64, device=device)
+        self._hold(keys, values, ids_BS, max_length, length=0, pads=pads)
 
     @classmethod
-    def over(cls, config: GPTConfig, keys: list[Tensor], values: list[Tensor], max_length: int, length: int) -> Self:
+    def over(cls, config: GPTConfig, keys: list[Tensor], values: list[Tensor], ids_BS: Tensor, length: int) -> Self:
         """A cache on memory that someone else holds, with `length` tokens per row in it already.
 
-        keys, values: per layer (B, G, slots, K), as this class lays them out; they are written in place.
+        keys, values: per layer (B, G, slots, K), as this class lays them out, and ids of S slots; they are written in
+        place.
         """
         cache = cls.__new__(cls)
-        cache._windows = bounded_windows(config, max_length)
-        cache._hold(keys, values, max_length, length, pads=None)
+        cache._windows = bounded_windows(config, ids_BS.shape[1])
+        cache._hold(keys, values, ids_BS, ids_BS.shape[1], length, pads=None)
         return cache
 
     def _hold(
-        self, keys: list[Tensor], values: list[Tensor], max_length: int, length: int, pads: Sequence[int] | None
+        self,
+        keys: list[Tensor],
+        values: list[Tensor],
+        ids_BS: Tensor,
+        max_length: int,
+        length: int,
+        pads: Sequence[int] | None,
     ) -> None:
-        self._keys, self._values = keys, values
+        self._keys, self._values, self._ids_BS = keys, values, ids_BS
         self.max_length, self.length = max_length, length
         self._positions = torch.arange(max_length, device=keys[0].device)
         self._pads: list[int] | None = None
@@ -119,6 +127,13 @@ class KVCache:
             return self._replace_oldest(layer, k_BGTK, v_BGTK)
         return self._append_to_ring(layer, k_BGTK, v_BGTK)
 
+    def before(self, ids_BT: Tensor) -> Tensor:
+        """The token before each of the new ones, (B, T), -1 before a row's first."""
+        start, end = self.length, self.length + ids_BT.shape[1]
+        self._ids_BS[:, start:end] = ids_BT
+        before_BT = self._ids_BS[:, (self._positions[start:end] - 1).clamp_(min=0)]
+        return before_BT.masked_fill(self.positions(end - start) == 0, -1)
+
     def advance(self, T: int) -> None:
         """Count T tokens as held: called once per forward pass, after every layer's update."""
         self.length += T
@@ -129,6 +144,7 @@ class KVCache:
         index = torch.tensor(rows, device=self._positions.device)
         self._keys = [x.index_select(0, index) for x in self._keys]
         self._values = [x.index_select(0, index) for x in self._values]
+        self._ids_BS = self._ids_BS[index]
         self._set_pads(None if self._pads is None else [self._pads[row] for row in rows])
 
     def _set_pads(self, pads: Sequence[int] | None) -> None:

@@ -126,7 +126,10 @@ class ContinuousBatch:
     ):
         config = config_of(model)
         if not getattr(model, "supports_cache", False):
-            raise ValueError(f"{type(model).__name__} has no key/value cache; use generate(..., cache=False) for it")
+            raise ValueError(
+                f"{type(model).__name__} has no key/value cache, which answering many at once needs; "
+                "apps/sample, generate(..., cache=False), decodes without"
+            )
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1 token per step, got {chunk}")
         self.model, self.context, self.size, self.counts = model.eval(), config.context_length, rows, Counts()

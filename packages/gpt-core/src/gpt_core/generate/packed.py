@@ -45,6 +45,10 @@ class Packed:
             self._masks[window] = self._mask([x.shape[2] for x in keys], window, k_1GTK.device)
         return torch.cat(keys, 2), torch.cat(values, 2), self._masks[window]
 
+    def before(self, ids_1T: Tensor) -> Tensor:
+        new = zip(self._rows, ids_1T.split(self._parts, 1), strict=True)
+        return torch.cat([row.before(ids_1P) for row, ids_1P in new], 1)
+
     def advance(self, T: int) -> None:
         for row, part in zip(self._rows, self._parts, strict=True):
             row.advance(part)

@@ -23,6 +23,8 @@ class Snapshot:
 
     keys: list[Tensor]
     values: list[Tensor]
+    ids: Tensor
+    """Of its tokens, where the model looks back; else zeros."""
     length: int
     """Tokens."""
     rewindable: bool
@@ -62,6 +64,7 @@ class SlotCache:
         # Zeros and not empty, for the reason that `wipe` has.
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for shape in shapes]
+        self._ids_RS = torch.zeros((rows, max_length), dtype=torch.int64, device=device)
         self._smallest = min((window for window in windows if window), default=max_length)
         self._rows = torch.arange(rows, device=device)
         self._slots = torch.arange(max_length, device=device)
@@ -69,7 +72,7 @@ class SlotCache:
     def row(self, row: int) -> KVCache:
         """One row as a cache for any number of tokens; call `set_length` with its `.length` afterwards."""
         keys, values = ([x[row : row + 1] for x in tensors] for tensors in (self._keys, self._values))
-        return KVCache.over(self.config, keys, values, self.max_length, self.lengths[row])
+        return KVCache.over(self.config, keys, values, self._ids_RS[row : row + 1], self.lengths[row])
 
     def set_length(self, row: int, length: int) -> None:
         """Say how many tokens a row holds; 0 empties it."""
@@ -96,7 +99,7 @@ class SlotCache:
         """A copy of what a row holds, in memory of its own."""
         view = self._view(row)
         keys, values = ([x.clone() for x in tensors] for tensors in (view.keys, view.values))
-        return Snapshot(keys, values, view.length, view.rewindable)
+        return Snapshot(keys, values, view.ids.clone(), view.length, view.rewindable)
 
     def restore(self, row: int, snapshot: Snapshot, length: int) -> None:
         """Make a row hold the first `length` tokens of a snapshot.
@@ -107,6 +110,7 @@ class SlotCache:
         for kept, own in zip((*snapshot.keys, *snapshot.values), (*self._keys, *self._values), strict=True):
             slots = min(length, kept.shape[1])
             own[row, :, :slots] = kept[:, :slots]
+        self._ids_RS[row, :length] = snapshot.ids[:length]
         self.lengths[row] = length
 
     def _view(self, row: int) -> Snapshot:
@@ -115,7 +119,7 @@ class SlotCache:
         keys, values = (
             [x[row, :, : min(length, x.shape[2])] for x in tensors] for tensors in (self._keys, self._values)
         )
-        return Snapshot(keys, values, length, rewindable=length <= self._smallest)
+        return Snapshot(keys, values, self._ids_RS[row, :length], length, rewindable=length <= self._smallest)
 
 
 class Together:
@@ -143,6 +147,11 @@ class Together:
         values[place] = v_NG1K[:, :, 0].to(values.dtype)
         seen = min(self._longest + 1, slots)
         return keys[: self._count, :, :seen], values[: self._count, :, :seen], self._mask(seen)
+
+    def before(self, ids_N1: Tensor) -> Tensor:
+        self._cache._ids_RS[self._rows_N, self._lengths_N] = ids_N1[:, 0]
+        before_N = self._cache._ids_RS[self._rows_N, (self._lengths_N - 1).clamp(min=0)]
+        return before_N.masked_fill(self._lengths_N == 0, -1)[:, None]
 
     def advance(self, T: int) -> None:
         for row in range(self._count):

@@ -33,6 +33,13 @@ class KVCache(Protocol):
         """
         ...
 
+    def before(self, ids_BT: Tensor) -> Tensor:
+        """The token before each of the new ones, (B, T), -1 where there is none; remembers them.
+
+        For models that look back a token (`looks_back`), which call it in every forward pass.
+        """
+        ...
+
     def advance(self, T: int) -> None:
         """Called once per forward pass, after every layer has been updated."""
         ...

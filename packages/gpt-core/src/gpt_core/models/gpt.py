@@ -27,6 +27,8 @@ class GPT(nn.Module):
     """
 
     supports_cache = True
+    looks_back = False
+    """Whether a token's first vector depends on the token before it: a cache must then know that one (`before`)."""
     supports_packing = True
 
     def __init__(self, config: GPTConfig):
@@ -86,6 +88,9 @@ class GPT(nn.Module):
             raise ValueError(f"{T} tokens do not fit the context of {self.config.context_length}; crop them")
         else:
             positions = None if cache is None else cache.positions(T)
+        return self._vectors(ids_BT, positions)
+
+    def _vectors(self, ids_BT: Tensor, positions: Tensor | None) -> tuple[Tensor, Rotary | None]:
         x_BTD, rotary = self.position(self.embed(ids_BT), positions)
         if self.config.embedding_norm:
             x_BTD = gpt_kernels.rms_norm(x_BTD, eps=self.config.norm_eps)

@@ -6,7 +6,9 @@ What a model may offer beyond `model(ids_BT) -> logits_BTV`, by shape and not by
 
     hidden(ids_BT) -> (B, T, D) and logits(x) -> (..., V)    vectors and head apart: logits only where they are read
     supports_cache = True and hidden(ids_BT, cache=c)        a cache of one's own: c.positions(T) gives positions,
-                                                             c.update(layer, k, v) gives k, v and mask, c.advance(T)
+                                                             c.update(layer, k, v) gives k, v and mask, c.advance(T);
+                                                             not for a model with looks_back = True, whose tokens want
+                                                             to know the one before
     config.layer_window(layer) -> int | None                 sliding windows
 """
 
@@ -32,7 +34,8 @@ class GPTNetwork:
         self.can_branch = False
         if not self.holds_logits:
             self.holds_logits = not self._head_is_apart(context)
-        if not self.holds_logits and getattr(self.model, "supports_cache", False):
+        looks_back = getattr(self.model, "looks_back", False)
+        if not self.holds_logits and getattr(self.model, "supports_cache", False) and not looks_back:
             self.can_branch = branches_exactly(self, context)
 
     def hidden(self, ids_BT: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class NanochatConfig(GPTConfig):
     x0_lambdas: bool = True
     """Every layer is given a multiple of the first block's input besides."""
     smear: bool = True
-    """A gated part of the previous token's vector is added to each token's. Decoding then needs all tokens again."""
+    """A gated part of the previous token's vector is added to each token's."""
     backout: bool = True
     """A multiple of the stream after the middle layer is taken away before the final norm."""
 

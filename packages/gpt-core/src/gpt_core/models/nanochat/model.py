@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import KVCache
@@ -55,7 +56,7 @@ class Nanochat(GPT):
 
     def __init__(self, config: NanochatConfig):
         super().__init__(config)
-        self.supports_cache = not config.smear  # a token decoded alone does not know the vector before it
+        self.looks_back = config.smear
         layers, width = range(config.n_layer), config.kv_heads * config.head_dim
         self.value_embeds = nn.ModuleDict(
             {str(i): nn.Embedding(config.padded_vocab_size, width) for i in layers if config.has_values(i)}
@@ -71,11 +72,10 @@ class Nanochat(GPT):
         return NanochatBlock(self.config, layer)
 
     def hidden(self, ids_BT: Tensor, *, cache: KVCache | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
-        if cache is not None and not self.supports_cache:
-            raise ValueError("a model with smear cannot be decoded with a cache; generate without one, or smear=False")
         x_BTD, rotary = self.embedded(ids_BT, cache, cu_seqlens)
         if self.smear_gate is not None:
-            x_BTD = self.smeared(x_BTD, cu_seqlens)
+            last_BTD = shifted(x_BTD, cu_seqlens) if cache is None else self._remembered(ids_BT, cache)
+            x_BTD = self.smeared(x_BTD, last_BTD)
         first_BTD, middle_BTD = x_BTD, None
         for layer, block in enumerate(self.blocks):
             if self.resid_lambdas is not None:
@@ -92,15 +92,28 @@ class Nanochat(GPT):
             cache.advance(ids_BT.shape[1])
         return self.norm(x_BTD.to(first_BTD.dtype))
 
-    def smeared(self, x_BTD: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        """x[t] + lambda · sigmoid(gate · x[t, :24]) · x[t − 1]; the first token of a row or document as it is."""
+    def smeared(self, x_BTD: Tensor, last_BTD: Tensor) -> Tensor:
+        """x[t] + lambda · sigmoid(gate · x[t, :24]) · x[t − 1]; last_BTD: x[t − 1], 0 where no token is before."""
         assert self.smear_gate is not None and self.smear_lambda is not None
-        gate_BT1 = self.smear_lambda * torch.sigmoid(self.smear_gate(x_BTD[:, 1:, :SMEAR_CHANNELS]))
-        if cu_seqlens is not None:
-            is_first_T = torch.zeros(x_BTD.shape[1] + 1, dtype=torch.bool, device=x_BTD.device)
-            is_first_T = is_first_T.index_fill(0, cu_seqlens.long(), True)[1:-1]
-            gate_BT1 = gate_BT1.masked_fill(is_first_T[:, None], 0.0)
-        return torch.cat((x_BTD[:, :1], (x_BTD[:, 1:] + gate_BT1 * x_BTD[:, :-1]).to(x_BTD.dtype)), 1)
+        gate_BT1 = self.smear_lambda * torch.sigmoid(self.smear_gate(x_BTD[..., :SMEAR_CHANNELS]))
+        return (x_BTD + gate_BT1 * last_BTD).to(x_BTD.dtype)
+
+    def _remembered(self, ids_BT: Tensor, cache: KVCache) -> Tensor:
+        """The vectors of the tokens before, of which the cache knows the ids."""
+        before_BT = cache.before(ids_BT)
+        places = (cache.positions(ids_BT.shape[1]) - 1).clamp(min=0)
+        last_BTD, _ = self._vectors(before_BT.clamp(min=0), places)
+        return last_BTD.masked_fill((before_BT < 0).unsqueeze(-1), 0.0)
+
+
+def shifted(x_BTD: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    """Every token's vector at the place of the next one; 0 for the first token of a row or document."""
+    last_BTD = F.pad(x_BTD[:, :-1], (0, 0, 1, 0))
+    if cu_seqlens is None:
+        return last_BTD
+    is_first_T = torch.zeros(x_BTD.shape[1] + 1, dtype=torch.bool, device=x_BTD.device)
+    is_first_T = is_first_T.index_fill(0, cu_seqlens.long(), True)[:-1]
+    return last_BTD.masked_fill(is_first_T[:, None], 0.0)
 
 
 def init_extras(model: Nanochat) -> None:
