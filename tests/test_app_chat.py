@@ -89,9 +89,23 @@ def test_what_the_model_said_is_fed_back_token_by_token(app):
     said += [special["<|output_end|>"], *b"four"]
     speaker.remember(first, "four", said)
     again = speaker.prompt(turns("2+2?", "four", "sure?")).ids
-    assert again[: len(first) + len(said)] == first + said
+    assert again[: len(first) + len(said) + 1] == [*first, *said, special["<|im_end|>"]], "and its end, said or not"
     for changed in (turns("2+2?", "fou", "sure?"), turns("2+3?", "four", "sure?")):
         assert special["<|python_start|>"] not in speaker.prompt(changed).ids
+
+
+@pytest.mark.parametrize(
+    ("template", "ends", "never"),
+    [
+        ("chatml", "bos im_start im_end", "output_start output_end reserved_0 reserved_1"),
+        ("roles", "bos user_start user_end assistant_start assistant_end", "output_start output_end"),
+    ],
+)
+def test_what_ends_an_answer_and_what_a_model_may_not_write(app, template, ends, never):
+    speaker, tokenizer = speaker_of(app, template)
+    ids = {token.strip("<|>"): i for token, i in tokenizer.special_tokens.items()}
+    assert speaker.stop_ids == {tokenizer.eot_id, *(ids[name] for name in ends.split())}
+    assert set(speaker.banned_ids) == {ids[name] for name in [*never.split(), "PAD", "UNK", "BOS"]}
 
 
 def test_the_oldest_turns_go_and_it_is_said(app):
@@ -298,6 +312,8 @@ def test_what_openais_clients_send_is_understood(app):
     parts = [{"type": "text", "text": "he"}, {"type": "text", "text": "llo"}]
     body = {"messages": [{"role": "developer", "content": "S"}, {"role": "user", "content": parts, "name": "x"}]}
     body |= {"max_completion_tokens": 7, "frequency_penalty": 0, "user": "u", "stop": None, "stream": False, "top_p": 0}
+    optional = ("model", "top_k", "n", "seed", "stream_options", "logprobs", "tools", "response_format")
+    body |= dict.fromkeys(optional)
     ask = validation.parse_ask(body, validation.Defaults(temperature=0.5))
     assert ask.messages == [{"role": "system", "content": "S"}, {"role": "user", "content": "hello"}]
     assert ask.max_tokens == 7 and ask.sampling.temperature == 0.5 and ask.stop == ()
@@ -360,6 +376,19 @@ def test_a_conversation_with_commands(terminal):
         assert message in about
     assert about.count("8 tokens, ") == 3
     assert all(ord(c) >= 32 or c in "\n\t" for c in said), "a model cannot move the cursor"
+
+
+def test_the_end_of_input_ends_it_and_the_system_speaks_first(terminal, app, monkeypatch):
+    heard, prompt = [], app("speaker").Speaker.prompt
+
+    def listening(self, messages, *rest, **more):
+        heard.append(messages)
+        return prompt(self, messages, *rest, **more)
+
+    monkeypatch.setattr(app("speaker").Speaker, "prompt", listening)
+    status, said, _ = terminal(["hi"], "--system", "be kind", "--max_new_tokens", "4")
+    assert status == 0 and said
+    assert heard == [turns("hi", system="be kind")]
 
 
 def test_turns_share_the_cache(app, out):
@@ -490,6 +519,19 @@ def test_a_session_holds_what_is_read_and_stays_cleared(app, hall):
         assert (await asking)["response"] and session.messages == []
 
     asyncio.run(scene())
+
+
+def test_sessions_are_forgotten_when_idle_and_the_oldest_when_there_are_many(app):
+    sessions = app("sessions").Sessions(idle_seconds=3600, most=2)
+    names = [sessions.new()[0] for _ in range(2)]
+    sessions.get(names[0])
+    sessions.new()
+    assert sessions.get(names[0])
+    with pytest.raises(app("validation").Refused, match="no such session"):
+        sessions.get(names[1])
+    sessions.get(names[0]).used -= 3601
+    with pytest.raises(app("validation").Refused, match="an hour"):
+        sessions.get(names[0])
 
 
 def test_answers_are_remembered_up_to_a_number_of_tokens(app, monkeypatch):

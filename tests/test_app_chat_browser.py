@@ -276,6 +276,41 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_was_said(page):
     assert page.texts[0] == "go on" and len(page.texts[1]) > 20
 
 
+def test_tokens_that_the_network_cuts_in_two_arrive_whole(page):
+    page.script(
+        """const chunk = (content, more) => "data: " + JSON.stringify({choices: [{index: 0, delta: {content}, tokens: 1,
+             finish_reason: null, ...more}]}) + "\\n\\n";
+           const text = ": position 2\\n\\n" + chunk("h\u00e9 ") + chunk("\U0001f600\\n") + 
+             chunk("end", {finish_reason: "stop"}) + "data: [DONE]\\n\\n";
+           const bytes = new TextEncoder().encode(text);
+           window.fetch = async () => new Response(new ReadableStream({start(controller) {
+             for (const byte of bytes) controller.enqueue(new Uint8Array([byte]));
+             controller.close();
+           }}));"""
+    )
+    page.send("hi")
+    page.until(lambda: len(page.texts) == 2)
+    page.settle()
+    assert page.texts[1] == "h\u00e9 \U0001f600\nend" and not page.find("#banner").is_displayed()
+
+
+def test_keys_and_sliders(page):
+    page.type("one", "\ue008\ue007\ue000", "two")  # Shift Enter: a line, not a message
+    assert page.find("#input").get_attribute("value") == "one\ntwo" and page.texts == []
+    page.type("\ue007")
+    page.settle()
+    assert page.texts[0] == "one\ntwo"
+    page.type("\ue00an\ue000")  # Alt N
+    page.until(lambda: page.texts == [])
+    page.find("#model").click()
+    page.until(lambda: page.find("#temperature").is_displayed())
+    page.type("\ue011", into="#temperature")  # Home
+    assert page.find("#temperature-value").text == "0"
+    page.find("#settings .strong").click()
+    sent = "return JSON.parse(localStorage.getItem('chat.settings')).temperature"
+    assert page.script(sent) == 0
+
+
 def test_another_model_is_chosen_in_the_page(page):
     page.find("#model").click()
     page.until(lambda: len(page.driver.find_elements("css selector", "#choice option")) >= 4)

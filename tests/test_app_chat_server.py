@@ -116,6 +116,10 @@ def test_the_older_pages_interface(client):
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
     assert events[-1] == {"done": True}
     assert all(event["gpu"] == 0 and event["token"] for event in events[:-1])
+    whole = client.post("/chat/completions", json={"messages": HI, "max_tokens": 12, "stream": False}).json()
+    assert whole["choices"][0]["message"]["content"]
+    for beyond in ({"temperature": 0}, {"temperature": 2.1}, {"max_tokens": 1025}, {"top_k": 1001}, {"message": ""}):
+        assert client.post("/api/chat", json={"message": "hi", **beyond}).status_code == 400, beyond
     first = client.post("/api/chat", json={"message": "hi", "max_tokens": 5}).json()
     second = client.post(
         "/api/chat", json={"message": "so?", "session_id": first["session_id"], "max_tokens": 5}

@@ -35,25 +35,25 @@ class Sessions:
         self._kept: dict[str, Session] = {}
 
     def new(self) -> tuple[str, Session]:
-        self._forget()
+        self._forget(room=1)
         name, session = str(uuid.uuid4()), Session()
         self._kept[name] = session
         return name, session
 
     def get(self, name: str) -> Session:
         """Refused with 404 for one that is not, or no longer, there."""
-        self._forget()
+        self._forget(room=0)
         session = self._kept.get(name)
         if session is None:
             raise Refused("there is no such session (they end after an hour without use)", "session_id", 404)
         session.used = time.monotonic()
         return session
 
-    def _forget(self) -> None:
+    def _forget(self, room: int) -> None:
         now = time.monotonic()
         by_use = sorted(self._kept.items(), key=lambda item: item[1].used)
         idle = [name for name, session in by_use if now - session.used > self._idle]
-        surplus = [name for name, _ in by_use[: max(0, len(by_use) - self._most + 1)]]
+        surplus = [name for name, _ in by_use[: max(0, len(by_use) + room - self._most)]]
         for name in {*idle, *surplus}:
             if not self._kept[name].lock.locked():
                 del self._kept[name]
