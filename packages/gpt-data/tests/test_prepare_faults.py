@@ -62,7 +62,7 @@ def test_killed_at_every_moment_it_ends_with_the_same_dataset(texts, tmp_path):
     while code:
         code, _, err = finish(start(texts, out, moment))
         if code:
-            kills, moment = kills + 1, moment + 4
+            kills, moment = kills + 1, moment + 6
         if out.exists():
             read_dataset(out).verify()
         else:

@@ -84,7 +84,7 @@ def test_ranks_share_the_documents_of_an_epoch(folder, world_size):
     assert sorted(shares) == sorted(text(file, row) for file in range(3) for row in range(11) if text(file, row))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(done=st.integers(0, 40), ahead=st.integers(1, 5), rank=st.integers(0, 1), window=st.sampled_from([0, 3, 1000]))
 def test_a_state_continues_the_identical_stream(folder, done, ahead, rank, window):
     def build():
