@@ -13,9 +13,14 @@ from gpt_data import prepare
 from workspace import ROOT
 
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
+PAGES = [*GUIDES, ROOT / "docs/depth.md", ROOT / "docs/stability.md"]
+"""All whose commands and programs are run."""
 CONFIGS = ROOT / "apps/pretrain/configs"
 TINY = ["--block_size=16", "--batch_size=2", "--eval_iters=1", "--max_new_tokens=2", "--threads=1", "--dtype=float32"]
 SIZES = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--max_iters=50"]
+DEPTHS = {"depth", "depth-desk", "gpt2-small"}
+"""Configurations of another data set, on GPUs, with a batch in tokens."""
+AT_THE_DESK = ["--dataset=stdlib", "--compile=off", "--device=cpu", "--total-batch-size=32"]
 BY_DEPTH = ["--depth=1", "--aspect-ratio=16", "--head-dim=16", "--total-batch-size=32", "--target-flops=1e7"]
 APP = """
 import os, runpy, sys
@@ -33,13 +38,14 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    return [shlex.split(line) for block in blocks(page, "bash") for line in block.splitlines()]
+    return [shlex.split(line, comments=True) for block in blocks(page, "bash") for line in block.splitlines()]
 
 
 def small(words: list[str]) -> list[str]:
     """A command of apps/pretrain with the least of everything; what is given last wins."""
-    sizes = BY_DEPTH if "--target-flops" in words else SIZES
-    return [*words, *TINY, *sizes, *(["--max_iters=55"] if "--init_from=resume" in words else [])]
+    sizes = BY_DEPTH if {"depth", "depth-desk", "--target-flops"} & set(words) else SIZES
+    desk = AT_THE_DESK if DEPTHS & set(words) else []
+    return [*words, *TINY, *sizes, *desk, *(["--max_iters=55"] if "--init_from=resume" in words else [])]
 
 
 def desk(folder: Path) -> None:
@@ -61,7 +67,7 @@ def test_every_guide_is_short_is_in_the_index_and_shows_something_that_runs():
         assert blocks(page, "bash") or blocks(page, "python"), page.name
 
 
-TRAININGS = [words for page in GUIDES for words in commands(page) if "apps/pretrain" in words]
+TRAININGS = [words for page in PAGES for words in commands(page) if "apps/pretrain" in words]
 
 
 @pytest.mark.parametrize("words", TRAININGS, ids=" ".join)
@@ -70,7 +76,7 @@ def test_a_configuration_of_the_guides_is_one(words):
     load_config(arguments, schema=SCHEMA, config_dirs=[CONFIGS], default="stdlib")
 
 
-@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "python")], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_the_programs_of_a_guide_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DATA_ROOT", raising=False)
@@ -82,7 +88,7 @@ def test_the_programs_of_a_guide_run(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page, "bash")], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")], ids=lambda page: page.stem)
 def test_the_commands_of_a_guide_run(page, tmp_path, fork, fork_ranks):
     desk(tmp_path)
     for words in commands(page):
