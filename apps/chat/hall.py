@@ -34,6 +34,7 @@ class Hall:
     def __init__(self, workers: Sequence[Worker], timeout: float, most_waiting: int):
         self.workers, self.timeout, self.most_waiting = list(workers), timeout, most_waiting
         self._queue: deque[_Waiting] = deque()
+        self._retired: list[Worker] = []
         self._closed = False
 
     @property
@@ -80,6 +81,7 @@ class Hall:
         for worker in old:
             if worker.busy == 0:
                 worker.close()
+        self._retired = [worker for worker in (*self._retired, *old) if worker.busy]
         self._hand_out()
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ class Hall:
         for waiting in self._queue:
             waiting.place.set_exception(Busy("the server is ending"))
         self._queue.clear()
-        for worker in self.workers:
+        for worker in (*self.workers, *self._retired):
             worker.abandon()
 
     def _free(self, rows: int) -> Worker | None:
