@@ -33,9 +33,11 @@ def silent(message):
     pass
 
 
-@pytest.mark.parametrize("overflow", ["crop", "stop"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=0.9, top_k=20, repetition_penalty=1.3)])
+@pytest.mark.parametrize(
+    ("overflow", "sampling"),
+    [("crop", GREEDY), ("stop", GREEDY), ("crop", Sampling(temperature=0.9, top_k=20, repetition_penalty=1.3))],
+)
 def test_cached_equals_recomputed_within_and_past_the_context(name, overflow, sampling):
     model = build(name)
     settings = {"sampling": sampling, "seed": 3, "overflow": overflow, "notify": silent}

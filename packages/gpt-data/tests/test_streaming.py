@@ -73,7 +73,7 @@ def test_every_document_comes_once_per_epoch_in_the_order_of_the_files(folder):
     assert batches[0].inputs.dtype == torch.int64 and batches[0].inputs.shape == (2, 8)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("world_size", [1, 3, 8])
 def test_ranks_share_the_documents_of_an_epoch(folder, world_size):
     shares = []
     for rank in range(world_size):
