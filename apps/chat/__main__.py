@@ -10,6 +10,8 @@ import sys
 
 from options import parse
 
+from gpt_core.exit_status import exit_with
+
 
 def main(argv: list[str]) -> int:
     options = parse(argv, __doc__)
@@ -24,9 +26,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, ImportError, OSError) as error:  # the user's to mend: no traceback
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

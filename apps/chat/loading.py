@@ -84,7 +84,7 @@ def load(path: str | Path, checkpoint: str = "latest", how: How | None = None, n
 def choose_template(asked: str | None, recorded: object, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template of a checkpoint: what was asked for, else `template` of its meta.json, else the tokenizer's.
 
-    None: it has none, and continues text. `recorded` null says so even where the tokenizer has the tokens of one.
+    None: there is none, and the model continues text. A checkpoint that records null leaves it to the tokenizer.
     A name that does not exist, or whose tokens the tokenizer lacks, is a ValueError.
     """
     name = asked or recorded or getattr(tokenizer, "template", None)

@@ -7,7 +7,6 @@ uv run apps/predictor --math gsm8k=FILE.jsonl --checkpoint RUN    word problems,
 """
 
 import sys
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import scoring
 import word_problems
 
 from gpt_core.config import Config, load_config
-from gpt_core.distributed import distributed
+from gpt_core.exit_status import exit_with
+from gpt_core.training.launch import launched
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
 from gpt_dag.predictor import PredictorConfig
@@ -34,13 +34,8 @@ def main(argv: list[str]) -> int:
         print(f"{__doc__}\n--ask TEXT --help, --evaluate FILE --help and --math TASK --help say what else they take.\n")
     configs = Path(__file__).parent / "configs"
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[configs], default="predictor")
-    config = load()
-    check_digits(config)
-    general, parallel = config.section("general"), config.section("parallel")
-    with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
-        clock = ranks.broadcast(datetime.now())
-        config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
-        config.export_env()
+    with launched(load) as (config, ranks, clock):
+        check_digits(config)
         run_dir = run(config, ranks, clock, argv)
         if ranks.is_main and not config.section("eval").eval_only:
             scoring.conclude(run_dir, config.component("data").kwargs)
@@ -59,9 +54,4 @@ def check_digits(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv))
-    except (ValueError, OSError) as error:  # the user's to mend (a typing error, a full disk): no traceback
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # before the first step, or the second Ctrl-C
-        sys.exit(130)
+    exit_with(main, sys.argv)

@@ -10,6 +10,8 @@ Each has a --help.
 import sys
 from importlib import import_module
 
+from gpt_core.exit_status import exit_with
+
 COMMANDS = ("sweep", "fit", "plot")
 
 
@@ -24,9 +26,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv))
-    except (ValueError, OSError) as error:  # the user's to mend (a typing error, a full disk): no traceback
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # a run ends at a step; the same command goes on
-        sys.exit(130)
+    exit_with(main, sys.argv)  # after Ctrl-C the same command goes on

@@ -13,6 +13,8 @@ import ablate
 import record
 import training
 
+from gpt_core.exit_status import exit_with
+
 COMMANDS = {"ablate": ablate.main, "record": record.main}
 
 
@@ -26,9 +28,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv))
-    except (ValueError, OSError) as error:  # the user's to mend (a typing error, a full disk): no traceback
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # before the first step, or the second Ctrl-C
-        sys.exit(130)
+    exit_with(main, sys.argv)

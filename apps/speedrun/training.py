@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from gpt_core.config import Config, load_config
-from gpt_core.distributed import distributed
 from gpt_core.models.speedrun import check_fp8
+from gpt_core.training.launch import launched
 from gpt_core.training.recipe import SCHEMA
 from gpt_core.training.run import run
 
@@ -20,14 +19,9 @@ CONFIGS = APP / "configs"
 def main(argv: Sequence[str]) -> Path:
     """argv: the app, then its arguments; returns the run's folder."""
     load = partial(load_config, argv[1:], schema=SCHEMA, config_dirs=[CONFIGS], default="desk")
-    config = load()
-    general, parallel = config.section("general"), config.section("parallel")
-    if asks_for_float8(config):
-        check_fp8(general.device)  # before anything is built, or any process waits for another
-    with distributed(general.device, parallel.backend, parallel.timeout_minutes) as ranks:
-        clock = ranks.broadcast(datetime.now())
-        config = load(clock=clock)  # read again, so that `_time` is the same on all ranks
-        config.export_env()
+    with launched(load) as (config, ranks, clock):
+        if asks_for_float8(config):
+            check_fp8(config.section("general").device)  # before anything is built
         return run(config, ranks, clock, argv)
 
 

@@ -30,6 +30,9 @@ WITHOUT_RUN = "weights"
 class NoCheckpoint(CheckpointError):
     """Mid-training was not told what to start from, or it is not there."""
 
+    exit_status = 2
+    """Of an app that ends with it (`gpt_core.exit_status`)."""
+
 
 def load_midtraining(
     argv: Sequence[str],
