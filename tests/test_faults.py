@@ -228,16 +228,14 @@ def finished(shared_workbench):
     "name",
     ["model.safetensors", "meta.json", "state/shard-00001-model-00001-of-00001.safetensors", "state/rank_0.json"],
 )
-@pytest.mark.parametrize("damage", ["truncated", "gone"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_still_works(shared_workbench, finished, name, damage):
-    run_dir = shared_workbench.out / f"damaged-{damage}-{name.replace('/', '-')}"
+def test_a_damaged_checkpoint_is_named_and_the_one_before_still_works(shared_workbench, finished, name):
+    run_dir = shared_workbench.out / f"damaged-{name.replace('/', '-')}"
     shutil.copytree(finished, run_dir, symlinks=True)
     path = run_dir / "checkpoints" / "step_000006" / name
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     resume = [f"--run_name={run_dir.name}", "--init_from=resume", "--max_steps=8"]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    told(shared_workbench.pretrain(*resume), "step_000006", "checkpoint")
+    path.unlink()
     told(shared_workbench.pretrain(*resume), "step_000006", "checkpoint")
     (run_dir / "checkpoints" / "latest").unlink()
     (run_dir / "checkpoints" / "latest").symlink_to("step_000003")

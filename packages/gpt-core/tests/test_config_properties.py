@@ -77,14 +77,14 @@ def trees(draw):
     return tree_of(marked(draw(st.dictionaries(KEYS, SMALL, max_size=3)), draw), "x")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(trees(), trees(), trees())
 def test_merging_is_associative(a, b, c):
     left, right = merge(merge(a, b), c), merge(a, merge(b, c))
     assert plain(without_marks(left)) == plain(without_marks(right))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(trees(), trees())
 def test_merging_keeps_every_value_of_the_overlay_and_changes_no_argument(a, b):
     before = plain(a), plain(b)
@@ -100,7 +100,7 @@ def test_merging_keeps_every_value_of_the_overlay_and_changes_no_argument(a, b):
     assert plain(without_marks(merge(merge(a, b), b))) == merged
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(trees())
 def test_the_empty_tree_is_neutral(a):
     assert plain(without_marks(merge({}, a))) == plain(without_marks(a)) == plain(without_marks(merge(a, {})))
