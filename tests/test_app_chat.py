@@ -436,6 +436,21 @@ def test_nonsense_on_the_command_line_is_one_line(terminal, out, app):
             app("serving").open_site(app("options").parse([*serve, *wrong], None))
 
 
+def test_a_gpu_without_room_is_one_line(app, out, monkeypatch):
+    made, closed = [], []
+
+    def worker(number, *arguments):
+        if made:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        made.append(number)
+        return SimpleNamespace(close=lambda: closed.append(number))
+
+    monkeypatch.setattr(app("site_state"), "Worker", worker)
+    with pytest.raises(ValueError, match="keys and values of 64 answers do not fit on cpu, cpu: choose fewer --rows"):
+        app("serving").open_site(app("options").parse(["serve", str(out / "toy"), "--devices", "cpu,cpu"], None))
+    assert made == closed == [0], "the replica that had room gives it back"
+
+
 def test_who_may_call_the_server(app):
     allowed = app("serving").allowed_hosts
     assert allowed("127.0.0.1", []) == {"localhost", "127.0.0.1", "::1"}

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from checkpoints import list_names, resolve
 from hall import Hall
 from loading import How, Loaded, load
@@ -74,7 +75,21 @@ def start_workers(
     prefix_bytes: int,
     name: str | None = None,
 ) -> list[Worker]:
-    """A replica of a checkpoint's model on every device; all write prompts the same way."""
-    replicas = [load(path, checkpoint, how.on(device), name) for device in devices]
-    speaker = Speaker(replicas[0])
-    return [Worker(number, loaded, speaker, rows, prefix_bytes) for number, loaded in enumerate(replicas)]
+    """A replica of a checkpoint's model on every device; all write prompts the same way.
+
+    ValueError (and others of `load`) where that cannot be, also for want of a GPU's memory.
+    """
+    workers: list[Worker] = []
+    try:
+        replicas = [load(path, checkpoint, how.on(device), name) for device in devices]
+        speaker = Speaker(replicas[0])
+        for number, loaded in enumerate(replicas):
+            workers.append(Worker(number, loaded, speaker, rows, prefix_bytes))
+        return workers
+    except torch.OutOfMemoryError as error:
+        for worker in workers:
+            worker.close()
+        raise ValueError(
+            f"{path} and the keys and values of {rows} answers do not fit on {', '.join(devices)}: "
+            f"choose fewer --rows or --dtype bfloat16 ({error})"
+        ) from error
