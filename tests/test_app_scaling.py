@@ -173,6 +173,7 @@ def test_the_report_stands_beside_what_others_found(app, tmp_path):
         ("scaling_1e+18_d6", 1e18, 6),
         ("depth10_flops2.15e18", 2.15e18, 10),
         ("d8-4.64E18", 4.64e18, 8),
+        ("scaling_laws_N12_F2.15e18", 2.15e18, 12),
         ("step_000500", None, None),
     ],
 )

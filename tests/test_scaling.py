@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gpt_core.checkpoint import CheckpointError
 from gpt_core.config import load_config
 from gpt_core.models.nanochat import nanochat
 from gpt_core.scaling import Data, on_meta, report, resolve
@@ -203,6 +204,9 @@ def test_weights_of_a_run_bring_their_sizes(shared_workbench):
     assert made.width == 16 and made.steps == made.counts.scaling * 3 // 64
     with pytest.raises(ValueError, match=r"sizes a new model, .* brings one"):
         resolve(load("--depth=4"), world_size=1, device_type="cpu", data=GPT2, weights=weights)
+    for others in ("gpt2", shared_workbench.config):
+        with pytest.raises(CheckpointError, match=r"a checkpoint of ours: .*meta.json.* leave --target-flops"):
+            resolve(config, world_size=1, device_type="cpu", data=GPT2, weights=others)
 
 
 @pytest.mark.parametrize("switches", [{}, {"value_embeddings": False}, {"smear": False, "backout": False}])

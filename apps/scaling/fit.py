@@ -35,12 +35,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("uv run apps/scaling fit", description=__doc__, allow_abbrev=False)
+def parser(
+    command: str = "fit",
+    about: str | None = __doc__,
+    out: str = "folder for fit.json and fit.md (default: beside the results)",
+) -> argparse.ArgumentParser:
+    """The options of a command that fits measurements."""
+    made = argparse.ArgumentParser(f"uv run apps/scaling {command}", description=about, allow_abbrev=False)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     add = made.add_argument
     add("--logs", type=Path, default=Path("out/scaling-depth"), help="a sweep's folder, results.csv, runs or logs")
-    add("--out", type=Path, help="folder for fit.json and fit.md (default: beside the results)")
+    add("--out", type=Path, help=out)
     add("--draws", type=int, default=DRAWS, help=f"of the bootstrap; 0: no intervals (default: {DRAWS})")
     add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     return made

@@ -28,7 +28,7 @@ _MFU = re.compile(rf"(?:bf16_)?(?:MFU|mfu): {_NUMBER}")
 _EVALUATION = re.compile(rf"VALIDATION \| Step\s+(\d+)\b.*\bBPB: {_NUMBER}|^Step (\d+) \| Validation bpb: {_NUMBER}")
 _CORE = re.compile(rf"Step\s+(\d+)\b.*\bCORE(?: metric| score)?: {_NUMBER}|^step (\d+): core score {_NUMBER}")
 _BUDGET_IN_NAME = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?[eE]\+?\d+)")
-_DEPTH_IN_NAME = re.compile(r"(?:^|[-_/])d(?:epth)?[-_]?(\d+)(?=[-_./]|$)")
+_DEPTH_IN_NAME = re.compile(r"(?:^|[-_/])(?:d(?:epth)?[-_]?|[nN])(\d+)(?=[-_./]|$)")
 
 
 def number(text: str) -> float:
@@ -84,7 +84,7 @@ _COMPILED = {name: [re.compile(pattern) for pattern in patterns] for name, patte
 
 
 def named_budget(name: str) -> float | None:
-    """The compute budget in a file's name: `scaling_1e+18_d12.log`, `depth6_flops2.15e18.txt`."""
+    """The compute budget in a file's name: `scaling_laws_N12_F1e18.log`, `depth6_flops2.15e18.txt`."""
     found = _BUDGET_IN_NAME.search(name)
     return float(found[1]) if found else None
 

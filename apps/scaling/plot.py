@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from fit import CONVENTIONS, fit_laws
-from power_law import DRAWS
+import fit
 from run_logs import gather
 from scaling_figures import draw_all
 
@@ -20,9 +18,9 @@ from scaling_figures import draw_all
 def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     rows, warnings = gather(options.logs)
-    laws, more = fit_laws(rows, draws=options.draws, seed=options.seed)
+    laws, more = fit.fit_laws(rows, draws=options.draws, seed=options.seed)
     law = laws[0]  # N_scaling where the runs say it
-    usable = [row for row in rows if CONVENTIONS[law.convention](row)]
+    usable = [row for row in rows if fit.CONVENTIONS[law.convention](row)]
     out = options.out or (options.logs if options.logs.is_dir() else options.logs.parent) / "figures"
     files, undrawn = draw_all(usable, law, out, options.clock)
     for warning in [*warnings, *more, *undrawn]:
@@ -32,12 +30,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("uv run apps/scaling plot", description=__doc__, allow_abbrev=False)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = made.add_argument
-    add("--logs", type=Path, default=Path("out/scaling-depth"), help="a sweep's folder, results.csv, runs or logs")
-    add("--out", type=Path, help="folder for the figures (default: figures beside the results)")
-    add("--clock", choices=("wall", "cpu"), default="wall", help="time of the steps; cpu: processor seconds")
-    add("--draws", type=int, default=DRAWS, help=f"of the bootstrap behind the intervals (default: {DRAWS})")
-    add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    made = fit.parser("plot", __doc__, "folder for the figures (default: figures beside the results)")
+    made.add_argument(
+        "--clock", choices=("wall", "cpu"), default="wall", help="time of the steps; cpu: processor seconds"
+    )
     return made

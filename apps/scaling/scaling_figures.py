@@ -110,30 +110,18 @@ def growth(pyplot: Any, rows: Sequence[Measurement], law: ScalingLaw) -> Drawn |
     figure, panels = pyplot.subplots(1, 2, figsize=(9.6, 4.2))
     compute = np.array([best.budget for best in law.usable])
     line = np.geomspace(compute.min() / 2, compute.max() * 2, 50)
-    spread = law.over_points
-    for axes, values, fitted, edges, letter, label in (
-        (
-            panels[0],
-            [best.params for best in law.usable],
-            law.params,
-            spread.a if spread else None,
-            "a",
-            "best size N*",
-        ),
-        (
-            panels[1],
-            [best.tokens for best in law.usable],
-            law.tokens,
-            spread.b if spread else None,
-            "b",
-            "best tokens D*",
-        ),
+    for axes, name, letter, label in (
+        (panels[0], "params", "a", "best size N*"),
+        (panels[1], "tokens", "b", "best tokens D*"),
     ):
+        fitted = getattr(law, name)
+        edges = getattr(law.over_points, letter) if law.over_points else None
+        values = [getattr(best, name) for best in law.usable]
         axes.plot(line, [fitted.at(c) for c in line], color=_GREY, linewidth=1.4, label=_law(fitted, letter, edges))
         axes.scatter(compute, values, s=64, c=_colors(rows, compute), edgecolors=_INK, linewidths=0.8, zorder=4)
         flagged = [best for best in law.optima if best.flag is not None]
         if flagged:
-            points = [best.params if letter == "a" else best.tokens for best in flagged]
+            points = [getattr(best, name) for best in flagged]
             budgets = [best.budget for best in flagged]
             axes.plot(budgets, points, "x", color=_RED, label="no minimum inside: not fitted")
         axes.set(xscale="log", yscale="log", xlabel="compute C (training FLOPs)", ylabel=label)

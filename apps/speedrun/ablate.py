@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from training import APP, CONFIGS
 
 from gpt_core.checkpoint import list_checkpoints
 from gpt_core.config import load_config
+from gpt_core.monitor.strict_json import write_atomic
 from gpt_core.training.own_process import run_app
 from gpt_core.training.recipe import SCHEMA
 
@@ -118,7 +118,7 @@ def keep(plan: Plan, folder: Path) -> None:
                 "go on with it, or give --out another folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    _write(file, plan.to_json())
+    write_atomic(file, plan.to_json())
 
 
 def run_all(plan: Plan, folder: Path, tree: dict[str, Any], processes: int) -> None:
@@ -167,7 +167,7 @@ def result_of(run_dir: Path, variant: Variant, seed: int, seconds: float) -> dic
         "wall_seconds": seconds,
         "where": where(run_dir),
     }
-    _write(run_dir / "result.json", json.dumps(result))
+    write_atomic(run_dir / "result.json", json.dumps(result))
     return result
 
 
@@ -188,10 +188,3 @@ def read_result(folder: Path, variant: Variant, seed: int) -> dict[str, Any] | N
         return None
     result = json.loads(file.read_text(encoding="utf-8"))
     return result if result["steps"] == variant.steps else None
-
-
-def _write(file: Path, text: str) -> None:
-    """All of it or nothing: a process that is killed leaves no half file."""
-    aside = file.with_name(f".{file.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)

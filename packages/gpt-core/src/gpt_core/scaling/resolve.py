@@ -352,9 +352,11 @@ def _on_meta(factory: Factory, arguments: Mapping[str, Any]) -> Any:
 def _of_checkpoint(checkpoint: Path) -> Any:
     try:
         saved = read_meta(checkpoint)["model"]
-    except CheckpointError as error:
+    except (CheckpointError, NotADirectoryError) as error:  # a name on the Hub, a folder of others; a .pt file
         raise CheckpointError(
-            f"scaling must know the sizes of the weights that the run starts from: {error}"
+            f"the section scaling counts the weights that a run starts from, a checkpoint of ours: {error}. With other "
+            "weights set training.max_steps, training.global_batch_size and the rates yourself, and leave "
+            "--target-flops, --param-data-ratio, --total-batch-size and --windows out"
         ) from error
     return _on_meta(Factory(saved["module"], {}, load(saved["module"])), saved["module_kwargs"])
 
