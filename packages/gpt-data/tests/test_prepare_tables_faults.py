@@ -90,6 +90,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
     assert [p.name for p in tmp_path.glob(".killed*")] == [".killed.lock"]
 
 
+@pytest.mark.slow  # the quick one above is killed at the moments that matter
 def test_killed_at_random_times_it_ends_with_the_same_bytes(folder, tmp_path):
     code, took, _ = start(folder, tmp_path / "straight")
     assert code == 0
