@@ -1,11 +1,14 @@
 """What each remedy against divergence is worth: the same small run with and without it, where the one without fails.
 
-    uv run benchmarks/bench_stability.py --plot docs/images/stability.png     # two CPU minutes; goes on if stopped
+    uv run benchmarks/bench_stability.py --plot docs/images/stability.png     # three CPU minutes; goes on if stopped
     uv run benchmarks/bench_stability.py --seeds 1 --only clipping            # to look
 
 A case is a setting in which training goes wrong, and its arms are that setting and the same with one remedy: equal
-seed, weights, batches and rates. The model is a GPT of two layers and 64 channels on the bytes of Python's own library,
-float32, one thread, trained by `gpt_core.training.train`. Validation, ten times a run, is always on the same batches.
+seed, weights, batches and rates. The model is a GPT of one or two layers on the bytes of Python's own library, one
+thread, trained by `gpt_core.training.train`. Validation, ten times a run, is always on the same batches.
+
+Two failures are planted, since none of runs so short has them: an infinite gradient (`bad_batch`), and a drift of all
+logits together (`drift`), which a long run comes to by small steps.
 
 A run has diverged if it was stopped, or its last validation loss is not finite, or above that of guessing (ln 260), or
 more than RISE = 0.3 nats above the lowest of the run. Finished runs are kept in --folder, and are not run again.
@@ -18,7 +21,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,6 +66,13 @@ class OneBadBatch(Autoregressive):
         return sums._replace(objective=sums.objective * math.inf) if self.called == self.at and not accuracy else sums
 
 
+@torch.no_grad()
+def plant_drift(model: nn.Module, size: float) -> None:
+    """Add one vector of ±size to every row of the head: all logits of a position move by the same amount, some `size`
+    times √channels, which a softmax in exact arithmetic does not see."""
+    model.head.weight += size * torch.randn(model.head.weight.shape[1]).sign()
+
+
 class Careless(AmpGradScaler):
     """Takes every step, whatever the gradient: a loop without a policy."""
 
@@ -87,11 +97,17 @@ class Case:
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     arms: tuple[Arm, ...]
     """The first is without a remedy."""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from MODEL in all arms."""
     steps: int = 120
     context: int = 32
+    warmup: int = 0
     sweep: tuple[float, float] | None = None
     """Rates from, to: exponentially; else the rate is constant."""
     bad_batch: int | None = None
+    drift: float = 0.0
+    """See `plant_drift`."""
+    autocast: Callable[[], AbstractContextManager] = nullcontext
 
 
 def sgd(model: nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -102,21 +118,31 @@ def hot_head(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     return muon(model, 0.02, 3e-3, head_learning_rate=rate)
 
 
-SWEEP = (1e-3, 0.3)
-HEAD_RATE = 1.0
+SWEEP = (1e-3, 0.2)
+HEAD_RATE = 0.6
 CASES = {
     "attention": Case(
-        "AdamW, rate swept from 0.001 to 0.3",
+        f"AdamW, rate swept from {SWEEP[0]:g} to {SWEEP[1]:g}",
         partial(adamw, learning_rate=math.sqrt(SWEEP[0] * SWEEP[1])),
         (Arm("without"), Arm("QK-norm", model={"qk_norm": True})),
         steps=300,
         context=64,
         sweep=SWEEP,
     ),
+    "drift": Case(
+        "AdamW, rate 0.03, bfloat16, drifted logits",
+        partial(adamw, learning_rate=0.03, weight_decay=0.0),
+        (Arm("without"), Arm("z-loss 0.0001", z_loss=1e-4)),
+        model={"n_layer": 1, "n_embd": 32, "qk_norm": True},
+        steps=400,
+        warmup=20,
+        drift=500.0,
+        autocast=partial(torch.autocast, "cpu", dtype=torch.bfloat16),
+    ),
     "logits": Case(
         f"Muon, AdamW's rate of the head {HEAD_RATE:g}",
         partial(hot_head, rate=HEAD_RATE),
-        (Arm("without"), Arm("z-loss 0.01", z_loss=1e-2), Arm("softcap 15", model={"logit_softcap": 15.0})),
+        (Arm("without"), Arm("softcap 15", model={"logit_softcap": 15.0})),
     ),
     "clipping": Case(
         "SGD with momentum 0.9, rate 1",
@@ -151,7 +177,9 @@ def run_once(case: Case, arm: Arm, seed: int, dataset: Path) -> dict[str, Any]:
     started = time.process_time()
     torch.manual_seed(seed)
     data = gpt_data.random_windows(dataset, case.context, BATCH, seed=seed)
-    model = gpt(VOCABULARY, case.context, **{**MODEL, **arm.model})
+    model = gpt(VOCABULARY, case.context, **{**MODEL, **case.model, **arm.model})
+    if case.drift:
+        plant_drift(model, case.drift)
     loss = OneBadBatch(case.bad_batch) if case.bad_batch else autoregressive(arm.z_loss)
     forward = ModelWithLoss(model, loss)
     start = data.val.state_dict()
@@ -159,12 +187,12 @@ def run_once(case: Case, arm: Arm, seed: int, dataset: Path) -> dict[str, Any]:
     def validate() -> float:
         data.val.load_state_dict(start)
         forward.eval()
-        result = evaluate(forward, data.val, loss=loss, iterations=8, distributed=Distributed(), autocast=nullcontext)
+        result = evaluate(forward, data.val, loss=loss, iterations=8, distributed=Distributed(), autocast=case.autocast)
         forward.train()
         return result.loss
 
     watch, stopped = Watch(validate, case.steps // CHECKS), None
-    schedule = schedules.constant(case.steps)
+    schedule = schedules.constant(case.steps, warmup_iters=case.warmup, warmup_offset=1)
     if case.sweep:
         schedule = schedules.lr_range_test(case.steps, math.log(case.sweep[1] / case.sweep[0]))
     state = TrainState(model, case.optimizer(model), arm.scaler(arm.clip, False, "cpu"), data.train)
@@ -177,11 +205,13 @@ def run_once(case: Case, arm: Arm, seed: int, dataset: Path) -> dict[str, Any]:
             plan=BatchPlan(BATCH, 1, 1, case.context),
             max_steps=case.steps,
             distributed=Distributed(),
-            autocast=nullcontext,
+            autocast=case.autocast,
             hooks=[watch],
         )
     except TrainingDiverged as error:
         stopped = str(error)
+    if state.status == "interrupted":  # a signal, at which the loop ends in good order: not a run to keep
+        raise SystemExit("interrupted; the same command goes on with this run")
     val = [x if math.isfinite(x) else None for x in watch.val]
     return {
         "val": val,
