@@ -22,10 +22,11 @@ class Launch(NamedTuple):
 
 @contextmanager
 def launched(load: Callable[..., Config]) -> Generator[Launch]:
-    """Set up the processes that the launcher has started. load: reads the configuration, `load(clock=...)` with a clock.
+    """Set up the processes that the launcher has started.
 
-    It is read twice: to know how the processes talk, and with the clock of rank 0, so that `_time` is the same on all.
-    The environment gets what the configuration exports. Collective.
+    load: reads the configuration, `load(clock=...)` with a clock. It is called twice: to know how the processes talk,
+    and with the clock of rank 0, so that `_time` is the same on all. The environment gets what the configuration
+    exports. Collective.
     """
     config = load()
     general, parallel = config.section("general"), config.section("parallel")
