@@ -71,7 +71,8 @@ def plan_batches(config: TrainingConfig, world_size: int) -> BatchPlan:
             f"training.global_batch_size is {wanted}, but {world_size} processes with training.device_batch_size="
             f"{size} would take {plan.sequences} sequences in a step, for which the learning rate was not chosen; use "
             + (f"training.device_batch_size={exact[0]}, or " if exact else "")
-            + f"training.global_batch_size={plan.sequences} if that is what you want"
+            + f"training.global_batch_size={plan.sequences} if that is what you want, or let it be aligned "
+            f"(--total-batch-size={wanted * config.context_length})"
         )
     return plan
 
