@@ -1,6 +1,7 @@
 """Gradient statistics, stability and memory against direct computation."""
 
 import math
+from mmap import mmap
 
 import pytest
 import sharded_gradients
@@ -135,9 +136,9 @@ def test_memory_of_the_process():
     stats = memory_stats("cpu")
     assert 0.01 < stats["rss_gb"] <= stats["peak_rss_gb"] * 1.05 < 200
     before = memory_stats(torch.device("cpu"))["rss_gb"]
-    block = torch.ones(50_000_000, dtype=torch.uint8)  # 0.05 GB, touched
-    assert memory_stats()["rss_gb"] - before == pytest.approx(0.05, abs=0.02)
-    del block
+    with mmap(-1, 50_000_000) as block:  # new pages, where malloc may have free ones
+        block.write(b"1" * 50_000_000)
+        assert memory_stats()["rss_gb"] - before >= 0.045
 
 
 @pytest.mark.gpu
