@@ -1,14 +1,13 @@
 """apps/scaling fit and plot: optima and power laws that are known, logs of every kind, figures."""
 
-import importlib
 import json
 import random
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from app_modules import app_modules
 from gpt_core import scaling
 from gpt_core.config import load_config
 from gpt_core.monitor import ConsoleSink
@@ -23,13 +22,8 @@ MODULES = ("measurement", "isoflop", "power_law", "log_lines", "run_logs", "fit"
 @pytest.fixture(scope="module")
 def app():
     """The app's own modules."""
-    sys.path.insert(0, str(APP))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    finally:
-        sys.path.remove(str(APP))
-        for path in set(APP.glob("*.py")) - {APP / "__main__.py"}:
-            sys.modules.pop(path.stem, None)
+    with app_modules("scaling") as import_:
+        yield SimpleNamespace(**{name: import_(name) for name in MODULES})
 
 
 def points(app, sizes, losses, budget=1e18):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import importlib
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from app_modules import app_modules
 from gpt_core import scaling
 from scaling_runs import write_run
 from workbench import Workbench, process_environment
@@ -34,13 +34,8 @@ logging: {{style: quiet}}
 @pytest.fixture(scope="module")
 def app():
     """The app's own modules."""
-    sys.path.insert(0, str(APP))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    finally:
-        sys.path.remove(str(APP))
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with app_modules("scaling") as import_:
+        yield SimpleNamespace(**{name: import_(name) for name in MODULES})
 
 
 @pytest.fixture(scope="module")

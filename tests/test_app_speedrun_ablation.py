@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import importlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from app_modules import app_modules
 from gpt_core.config import files, load_config
 from gpt_core.models.speedrun import banks
 from gpt_core.training.recipe import SCHEMA
@@ -27,13 +27,8 @@ MODULES = ("switches", "student", "ablation_plan", "ablation_report", "ablate", 
 @pytest.fixture(scope="module")
 def app():
     """The app's own modules."""
-    sys.path.insert(0, str(APP))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    finally:
-        sys.path.remove(str(APP))
-        for name in MODULES:
-            sys.modules.pop(name, None)
+    with app_modules("speedrun") as import_:
+        yield SimpleNamespace(**{name: import_(name) for name in MODULES})
 
 
 def load(*arguments):

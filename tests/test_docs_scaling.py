@@ -1,11 +1,10 @@
 """docs/scaling.md shows what the committed study says, and the study's fit is that of its rows."""
 
-import importlib
 import json
-import sys
 
 import pytest
 
+from app_modules import app_modules
 from workspace import ROOT
 
 APP = ROOT / "apps" / "scaling"
@@ -14,15 +13,8 @@ STUDY = APP / "study"
 
 @pytest.fixture(scope="module")
 def fit():
-    sys.path.insert(0, str(APP))
-    before = set(sys.modules)
-    try:
-        yield importlib.import_module("fit")
-    finally:
-        sys.path.remove(str(APP))
-        for name in set(sys.modules) - before:
-            if (APP / f"{name}.py").exists():
-                del sys.modules[name]
+    with app_modules("scaling") as import_:
+        yield import_("fit")
 
 
 def test_the_committed_fit_is_that_of_the_committed_rows(fit):

@@ -1,7 +1,6 @@
 """Small models that apps/chat can load, as training leaves them, and a server of one."""
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -11,10 +10,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
+from app_modules import app_modules
 from gpt_core.checkpoint import save_model
 from gpt_core.models import gpt
 from gpt_data.chat import add_special_tokens
@@ -43,20 +42,10 @@ def save_run(out: Path, name: str, template: str | None = "chatml", steps: tuple
     return run
 
 
-@contextlib.contextmanager
-def chat_modules() -> Iterator[Callable[[str], ModuleType]]:
-    """import_(name) for a module of apps/chat, in this process. Other apps have modules of the same names."""
-    folder = ROOT / "apps/chat"
-    names = [path.stem for path in folder.glob("*.py")]
-    hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
-    sys.path.insert(0, str(folder))
-    try:
-        yield importlib.import_module
-    finally:
-        sys.path.remove(str(folder))
-        for name in names:
-            sys.modules.pop(name, None)
-        sys.modules.update(hidden)
+def turns(*texts, system=None):
+    """Messages of the user and the assistant in turn, after one of the system."""
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+    return ([{"role": "system", "content": system}] if system else []) + messages
 
 
 class Server:
@@ -112,7 +101,7 @@ def serving_here(model: Path, *arguments: object) -> Iterator[Server]:
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(logging.Formatter().format(record))
-    with chat_modules() as import_:
+    with app_modules("chat") as import_:
         options = import_("options").parse(["serve", str(model), *map(str, arguments)], None)
         serving = import_("serving")
         site = serving.open_site(options)
