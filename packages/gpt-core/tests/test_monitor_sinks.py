@@ -271,6 +271,13 @@ def test_time_left_of_a_resumed_run_counts_its_own_steps_only():
     assert stream.text.splitlines()[1].endswith("left 1:29")
 
 
+def test_the_first_report_is_of_several_steps():
+    """METRICS: half a second each, on the mean; 20 of 100 took 10 s."""
+    stream = Terminal()
+    ConsoleSink(100, stream=stream, clock=lambda: 50.0).log(20, METRICS)
+    assert stream.text.rstrip().endswith("left 0:40")
+
+
 def test_ascii_terminal_gets_ascii():
     stream = Terminal("ascii")
     console = ConsoleSink(20, style="blocks", stream=stream)

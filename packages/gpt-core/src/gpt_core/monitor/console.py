@@ -58,8 +58,9 @@ class ConsoleSink(BaseSink):
             return
         now = self._clock()
         if self._started is None:
-            # The first logged step has already run: its own time is the best start that can be reconstructed.
-            self._started = now - (scalar(metrics, "train/step_time_ms") or 0.0) / 1e3
+            # The first steps have already run; their mean time is the best start that can be reconstructed.
+            each = (scalar(metrics, "train/step_time_ms") or 0.0) / 1e3
+            self._started = now - each * max(1, step - self._start_step)
         if self._style == "compact" and self._tty:
             self._draw(step, metrics, now)
         elif self._style == "compact":
