@@ -185,7 +185,7 @@ def test_report_holds_real_numbers_in_order(info):
     rows = dict(line.strip().split(":", 1) for line in report.splitlines() if line.startswith("  "))
     rows = {name: value.strip() for name, value in rows.items()}
     assert rows["Total parameters"] == "804,096 (804.1k)"
-    assert rows["Non-embedding parameters"] == "795,904 (795.9k)"  # less the 64 x 128 position table
+    assert rows["Without positions"] == "795,904 (795.9k)"  # less the 64 x 128 position table
     assert rows["Effective batch size"] == "72 sequences (12 x 3 x 2 ranks)"
     assert rows["Tokens per iteration"] == "4,608"
     assert rows["Parallelism"] == "DDP"

@@ -150,7 +150,7 @@ def _model_rows(info: StartupInfo) -> Rows:
     yield "Architecture", describe_architecture(config)
     yield "Total parameters", _both(parameters.total)
     yield "Trainable parameters", _both(parameters.trainable)
-    yield "Non-embedding parameters", _both(parameters.non_embedding)
+    yield "Without positions", _both(parameters.non_embedding)
     yield "Layers", str(config.n_layer)
     yield "Hidden size", f"{config.n_embd:,}"
     kv_heads = getattr(config, "n_kv_head", None)
