@@ -48,7 +48,11 @@ def run(name):
     sys.argv = ["apps/pretrain", config, f"--out_dir={out}", f"--run_name={name}", "--save_every=1", "--keep_last=2",
                 "--max_steps=60", "--eval_every=5", f"--init_from={'resume' if resume else 'scratch'}"]
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-        runpy.run_path(app, run_name="__main__")
+        try:
+            runpy.run_path(app, run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
 
 def start(name):
     child = os.fork()
