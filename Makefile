@@ -62,7 +62,7 @@ clean: ## remove caches and builds; datasets (data/), runs (out/) and logs/ stay
 #   MODE             pretraining, mid-training (needs CHECKPOINT), or all: one after the other, the second with what
 #                    ARGS="--mid.data FOLDER" and other --mid. options say
 #   CHECKPOINT       a run, a checkpoint's folder or a ckpt.pt
-#   CONFIG           a shipped configuration or a file, as `make pretrain ARGS=--help` lists them
+#   CONFIG           a shipped configuration or a file, as `make pretrain ARGS=--help` lists them (with DEPTH: depth)
 #   DATA_DIR         a dataset's folder
 #   DEPTH            layers; the width follows: ASPECT_RATIO (64) x DEPTH, in heads of HEAD_DIM (128)
 #   TARGET_FLOPS     length of the run, such as 2.15e18; or PARAM_DATA_RATIO: tokens per parameter
@@ -100,6 +100,7 @@ train_options = $(call option,--mode,MODE) $(call option,--checkpoint,CHECKPOINT
 	$(if $(filter false,$(call truth,VAL_EVALS)),--no-evals) \
 	$(if $(filter true,$(call truth,CORE_EVALS)),--run-core-evals) \
 	$(if $(filter true,$(call truth,CHATCORE_EVALS)),--run-chatcore-evals) $(call option,--eval.bundle,BUNDLE)
+train_config = $(or $(CONFIG),$(if $(filter-out mid-training,$(or $(MODE),pretraining)),$(if $(DEPTH),depth)))
 horizon = $(if $(TARGET_FLOPS),_F$(TARGET_FLOPS))$(if $(PARAM_DATA_RATIO),_R$(PARAM_DATA_RATIO))
 sized_log = $(if $(DEPTH),$(if $(horizon),logs/scaling_laws_N$(DEPTH)$(horizon).log))
 train_log = $(or $(LOG),$(sized_log),logs/$(or $(MODE),pretraining)$(if $(nodes),-node$(NODE_RANK)).log)
@@ -113,7 +114,7 @@ grid = $(if $(CONFIG),$(call quoted,$(CONFIG))) $(call listed,--depths,DEPTHS) $
 
 ddp-train: ## train on all GPUs of this machine, or on NGPUS processes; the knobs below say what
 	@mkdir -p "$$(dirname $(call quoted,$(train_log)))"
-	$(strip $(launcher) apps/pretrain $(if $(CONFIG),$(call quoted,$(CONFIG))) $(train_options) $(ARGS)) $(call logged,$(train_log))
+	$(strip $(launcher) apps/pretrain $(if $(train_config),$(call quoted,$(train_config))) $(train_options) $(ARGS)) $(call logged,$(train_log))
 
 run-scaling-law: ## train the grid DEPTHS x BUDGETS (what is there is kept), fit, plot
 	status=0; $(strip uv run apps/scaling sweep $(grid) $(ARGS)) || status=$$?; \

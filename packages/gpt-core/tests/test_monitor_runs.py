@@ -282,3 +282,19 @@ def test_nothing_to_draw_is_said(tmp_path):
     JsonlSink(tmp_path / "metrics.jsonl").log(1, {"train/loss": math.nan})
     with pytest.raises(RunError, match="no finite loss"):
         loss_curve(tmp_path)
+
+
+def test_the_pace_is_of_all_steps_and_bits_are_those_of_the_best_loss(tmp_path):
+    """Two reports of 20 steps at 100 ms, one of a single slow step: 41 steps in 5 s."""
+    sinks = Sinks([JsonlSink(tmp_path / "metrics.jsonl", clock=Clock())])
+    sinks.event("start", {"run_name": "r", "config": {}})
+    for step, milliseconds, rate in ((20, 100.0, 1000.0), (40, 100.0, 1000.0), (41, 1000.0, 100.0)):
+        times = {"train/step_time_ms": milliseconds, "train/tokens_per_sec": rate}
+        sinks.log(step, {"train/loss": 1.0, **times})
+    for step, loss, bits in ((0, 9.0, 1.0), (41, 2.0, 3.0)):
+        sinks.event("eval", {"step": step, "val/loss": loss, "val/bits_per_byte": bits})
+    sinks.close("completed")
+    found = summarize(read_run(tmp_path))
+    assert found["train/step_time_ms"] == pytest.approx(5000 / 41)
+    assert found["train/tokens_per_sec"] == pytest.approx(4100 / 5)
+    assert found["val/best_bits_per_byte"] == 3.0

@@ -116,7 +116,7 @@ class ConsoleSink(BaseSink):
             last = error.strip().splitlines()[-1] if error and error.strip() else "no reason given"
             self._print(f"run failed: {last}", style="bold red")
         elif status == "interrupted" and self._rank == 0:
-            self._print("run interrupted")
+            self._print("run interrupted; --init_from=resume goes on with the newest run")
 
     def _stop_live(self) -> None:
         if self._live is not None:

@@ -20,13 +20,13 @@ BENCHMARKS = {
 
 
 def summarize(run: Run, status: str | None = None) -> dict[str, Any]:
-    """The final figures of a run; what was not measured is None. Averages leave out the first five logged steps.
+    """The final figures of a run; what was not measured is None. Averages leave out the first five reports.
 
     `status`: how the run ends, for the run itself, whose end is not yet on record.
     """
     best = run.best_val
     bits = [point.metrics["val/bits_per_byte"] for point in run.curve("val/bits_per_byte")]
-    val_loss = run.last("val/loss")
+    val_loss, (milliseconds, rate) = run.last("val/loss"), pace(run)
     return {
         "run_name": run.name,
         "status": status or run.status,
@@ -38,15 +38,34 @@ def summarize(run: Run, status: str | None = None) -> dict[str, Any]:
         "val/best_loss_step": None if best is None else best.step,
         "val/ppl": perplexity(val_loss),
         "val/bits_per_byte": bits[-1] if bits else None,
-        "val/best_bits_per_byte": min(bits, default=None),
+        "val/best_bits_per_byte": None if best is None else best.metrics.get("val/bits_per_byte"),
         "test/loss": run.last("test/loss"),
         **{name: found for name in BENCHMARKS if (found := run.last(name)) is not None},
-        "train/step_time_ms": run.mean("train/step_time_ms", skip=5),
-        "train/tokens_per_sec": run.mean("train/tokens_per_sec", skip=5),
+        "train/step_time_ms": milliseconds,
+        "train/tokens_per_sec": rate,
         "train/mfu": run.mean("train/mfu"),
         "seconds": run.seconds,
         "checkpoints": len(run.checkpoints),
     }
+
+
+def pace(run: Run, skip: int = 5) -> tuple[float | None, float | None]:
+    """Milliseconds per step, and tokens per second of these steps; a report is of the steps since the one before."""
+    reports = run.curve("train/step_time_ms")
+    befores = [0, *(point.step for point in reports)]
+    spans = [(point, max(1, point.step - before)) for point, before in zip(reports, befores, strict=False)]
+    spans = spans[skip:] if len(spans) > skip else spans
+    times = [(point.metrics["train/step_time_ms"] * steps, point) for point, steps in spans]
+    total = sum(time for time, _ in times)
+    if not total:
+        return None, None
+    known = [
+        (time, point.metrics["train/tokens_per_sec"])
+        for time, point in times
+        if "train/tokens_per_sec" in point.metrics
+    ]
+    rate = sum(time * each for time, each in known) / sum(time for time, _ in known) if known else None
+    return total / sum(steps for _, steps in spans), rate
 
 
 def perplexity(loss: float | None) -> float | None:
