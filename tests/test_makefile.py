@@ -58,7 +58,8 @@ TRAINING = {  # what is given to ddp-train: what is run, and the log
     "NGPUS=1 NNODES=1": ("uv run apps/pretrain", "logs/pretraining.log"),
     "NGPUS=4 CONFIG=gpt2-124m": (f"{TORCHRUN} 4 apps/pretrain gpt2-124m", "logs/pretraining.log"),
     "DEPTH=12 TARGET_FLOPS=2.15e18 ASPECT_RATIO=32 HEAD_DIM=64 BATCH_SIZE=8": (
-        "uv run apps/pretrain depth --depth 12 --aspect-ratio 32 --head-dim 64 --target-flops 2.15e18 --device-batch-size 8",
+        "uv run apps/pretrain depth --depth 12 --aspect-ratio 32 --head-dim 64 --target-flops 2.15e18 "
+        "--device-batch-size 8",
         "logs/scaling_laws_N12_F2.15e18.log",
     ),
     "DEPTH=6 PARAM_DATA_RATIO=8 EVAL_INTERVAL=50 DATA_DIR=data/x": (
