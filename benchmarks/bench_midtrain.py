@@ -80,7 +80,8 @@ def main() -> None:
     talks = args.out / "talks.jsonl"
     talks.write_text("".join(json.dumps(mmlu(row)) + "\n" for row in learned), encoding="utf-8")
     prepare("chat", [talks], tokenizer=str(tokenizer), val_one_in=10**9, out=args.out / "talks", quiet=True)
-    to_chat = [f"--checkpoint={args.out / 'base'}", f"--data={args.out / 'talks'}"]
+    packed = "--data.module_kwargs.pack=true"  # as the published figures were measured
+    to_chat = [f"--checkpoint={args.out / 'base'}", f"--data={args.out / 'talks'}", packed]
     train("before", "midtrain", [*to_chat, "--max_steps=0", "--no-evals"], args.out)
     sides = {"none": "after"} if args.cold_only else {"none": "after", "momenta": "after-warm"}
     for choice, name in sides.items():

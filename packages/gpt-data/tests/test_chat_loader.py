@@ -1,5 +1,6 @@
 """Packed conversations: whole, supervised by masks, padded and never cropped, and never a batch without a target."""
 
+import importlib
 import itertools
 import json
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from gpt_data import DatasetError, packed_chat
 from gpt_data.loaders import documents as documents_module
+
+loader_module = importlib.import_module("gpt_data.loaders.packed_chat")  # the name is also the function's
 
 few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 conversations_of_shards = st.lists(
@@ -201,3 +204,18 @@ def test_a_split_shorter_than_a_row_is_padded(make_documents):
     info, _ = write(make_documents, [[[True, False, True]]])
     batch = next(packed_chat(info.path, context_length=16, device_batch_size=2).val)
     assert (batch.targets != -1).sum() == 2 and batch.targets.shape == (2, 16)
+
+
+def test_a_row_of_its_own_for_each_conversation(make_documents, monkeypatch):
+    """Without packing rows are conversations and padding, each once in an epoch; `auto` does so for few of them."""
+    talks = [[False, True], [False, True, True, True], [True], [False, False, True]]
+    info, conversations = write(make_documents, [talks])
+    for pack, few in ((False, 500), ("auto", 5)):
+        monkeypatch.setattr(loader_module, "FEW", few)
+        splits = packed_chat(info.path, context_length=8, device_batch_size=1, pack=pack)
+        rows = [next(splits.train).inputs[0].tolist() for _ in range(8)]
+        alone = [[*ids, *[0] * (8 - len(ids))] for ids, _ in conversations]
+        assert sorted(rows[:4]) == sorted(rows[4:]) == sorted(alone)
+        assert splits.train.batches_per_epoch == splits.val.batches_per_epoch == 4
+    monkeypatch.setattr(loader_module, "FEW", 0)
+    assert packed_chat(info.path, context_length=8, device_batch_size=1, pack="auto").val.batches_per_epoch == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .packing import PackingLoader
 from .prefetch import prefetched
 from .shard_loader import LossOn
 from .splits import Splits
+
+FEW = 500
+"""Conversations that are not packed by `pack="auto"` (measured: docs/midtraining.md)."""
 
 
 def packed_chat(
@@ -29,6 +32,7 @@ def packed_chat(
     buffer: int = 100,
     shuffle: bool = False,
     loss_on: LossOn = "mask",
+    pack: bool | Literal["auto"] = True,
     prefetch: int = 2,
 ) -> Splits:
     """Packed conversations for training and evaluation; other arguments as for `random_windows`.
@@ -36,10 +40,15 @@ def packed_chat(
     buffer: conversations to choose from; with fewer more is padded.
     shuffle: the shards of the training split in another order in every epoch, drawn by `seed`.
     loss_on: `mask` supervises what the dataset's mask counts (all, where it has none), `all` everything but padding.
+    pack: False gives each conversation a row of its own. Packed ones see those before them in the row, which nobody
+    minds among many; of a few, seen again and again in the same rows, a model learns what followed what. `auto`: a row
+    of its own where the training split has fewer than FEW conversations.
     """
     info = open_dataset(dataset, data_root)
     shape = (context_length, device_batch_size, rank, world_size)
-    options: dict[str, Any] = {"buffer": buffer, "loss_on": loss_on}
+    if pack == "auto":
+        pack = info.splits["train"].documents >= FEW
+    options: dict[str, Any] = {"buffer": buffer, "loss_on": loss_on, "pack": pack}
     train = PackedChat(info, "train", *shape, seed=seed, shuffle=shuffle, **options)
     val = PackedChat(info, "val", *shape, **options)
     test = PackedChat(info, "test", *shape, **options) if "test" in info.splits else None
@@ -62,7 +71,8 @@ class PackedChat(PackingLoader):
         "loss_on='all', or prepare the dataset again."
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, pack: bool = True, **kwargs: Any) -> None:
+        self.most_documents = None if pack else 1
         super().__init__(*args, **kwargs)
         boundary = self.dataset.boundary
         if boundary is None or boundary.at != "start":

@@ -95,6 +95,7 @@ class Packer:
     there until it is the shortest; `cut`: to a row's length; `split`: into pieces of that, each begins with the last
     token of the one before, so no target is lost.
     apart: a row ends with the last document of an epoch, and does not go on with the first of the next.
+    most: documents of a row; None: as many as fit.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Packer:
         crop: bool,
         long_documents: LongDocuments = "wait",
         apart: bool = False,
+        most: int | None = None,
     ) -> None:
         self.feed, self.capacity, self.buffer, self.crop = feed, capacity, buffer, crop
-        self.long_documents, self.apart = long_documents, apart
+        self.long_documents, self.apart, self.most = long_documents, apart, most
         self.epoch = feed.place.epoch
         """Of the documents in the buffer."""
         self.rows = self.used = self.cropped = 0
@@ -127,7 +129,7 @@ class Packer:
         """The next row: (start, length) of its pieces."""
         keys, gap, pieces = self._keys, self.capacity, []
         self.fill()
-        while gap:
+        while gap and len(pieces) != self.most:
             if not keys:
                 if self.apart and pieces and self.feed.epoch != self.epoch:
                     break
@@ -202,6 +204,8 @@ class PackingLoader(ShardLoader):
 
     crop: bool
     long_documents: LongDocuments
+    most_documents: int | None = None
+    """Of a row; None: as many as fit."""
     nothing: str
     """What to say if no document can be used."""
 
@@ -244,7 +248,8 @@ class PackingLoader(ShardLoader):
         self._boundary = scanner.boundary.id
         feed = DocumentFeed(scanner, place, self._order, self._scan(scanner), self.nothing)
         apart = self.split != "train"
-        return Packer(feed, self.context_length + 1, self.buffer, self.crop, self.long_documents, apart)
+        capacity = self.context_length + 1
+        return Packer(feed, capacity, self.buffer, self.crop, self.long_documents, apart, self.most_documents)
 
     def next_rows(self) -> Rows:
         before = self._packer.state_dict()
