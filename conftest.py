@@ -17,12 +17,6 @@ if sys.dont_write_bytecode and sys.pycache_prefix is None:
 gc.disable()  # until the tests are collected: what they import stays, and is looked through in vain, for seconds
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One more than there are processors (`--maxprocesses` is the most): a tenth of the time goes by waiting for
-    processes that tests start. 2 processors: 300 s, with two workers 334 s."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_finish(session):
     gc.freeze()
     gc.enable()
